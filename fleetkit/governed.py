@@ -1,0 +1,155 @@
+"""One tool as FastMCP serves it: allowance checked, risk assessed, errors in the fleet's one shape.
+
+The hub decides; this is the second lock. A call without the hub's signed allowance may only read.
+"""
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, cast
+
+from fastmcp.exceptions import ValidationError
+from fastmcp.server.dependencies import get_context
+from fastmcp.tools.base import Tool, ToolResult
+from fastmcp.tools.function_tool import FunctionTool
+from mcp.shared.exceptions import MCPError
+from mcp_types import ToolAnnotations
+from pydantic import PrivateAttr
+
+from fleetkit import correlation, errors, names, trust
+from fleetkit.correlation import Context
+from fleetkit.errors import FleetError, Invalid, NeedsApproval
+from fleetkit.log import get_logger
+from fleetkit.risk import Assessment, Risk
+from fleetkit.scrub import scrubber
+from fleetkit.spoke import ToolSpec
+
+log = get_logger()
+
+
+class GovernedTool(Tool):
+    """A FastMCP tool that runs a `ToolSpec` under the rules of the fleet."""
+
+    _spec: ToolSpec = PrivateAttr()
+    _inner: FunctionTool = PrivateAttr()
+    _id: str = PrivateAttr()
+    _token: str = PrivateAttr()
+
+    @classmethod
+    def build(cls, spec: ToolSpec, namespace: str, token: str) -> "GovernedTool":
+        """The tool for `spec`, named for the wire, with risk in its annotations and meta."""
+        canonical = names.canonical(namespace, spec.name)
+        inner = FunctionTool.from_function(
+            spec.function,
+            name=names.wire(canonical),
+            description=inspect.cleandoc(spec.function.__doc__ or ""),
+            annotations=ToolAnnotations(
+                read_only_hint=spec.risk is Risk.read,
+                destructive_hint=spec.risk is Risk.destroy,
+                idempotent_hint=spec.idempotent or spec.risk is Risk.read,
+                open_world_hint=spec.untrusted,
+            ),
+            meta=_meta(spec, canonical),
+        )
+        inner.parameters["additionalProperties"] = False
+        tool = cls(**{name: getattr(inner, name) for name in cls.model_fields if name in type(inner).model_fields})
+        tool._spec, tool._inner, tool._id, tool._token = spec, inner, canonical, token
+        return tool
+
+    async def run(self, arguments: dict[str, Any]) -> ToolResult:
+        """Run under the caller's allowance; a FleetError becomes a result with `isError`."""
+        context, allowed, problem = self._admit(arguments)
+        with correlation.bound(context):
+            try:
+                if problem is not None:
+                    raise problem
+                await self._hold_if_risky(arguments, allowed)
+                return _scrubbed(await self._inner.run(arguments))
+            except MCPError:
+                raise
+            except ValidationError as error:
+                return failure(Invalid(_first_lines(str(error))), context.correlation_id)
+            except FleetError as error:
+                return failure(error, context.correlation_id)
+            except Exception as error:
+                log.error("tool.crashed", tool=self._id, error=type(error).__name__, exc_info=error)
+                return failure(
+                    FleetError(
+                        f"{self._id} failed inside ({type(error).__name__}): see its log for this correlation id"
+                    ),
+                    context.correlation_id,
+                )
+
+    def _admit(self, arguments: Mapping[str, Any]) -> tuple[Context, Risk, FleetError | None]:
+        meta = _request_meta()
+        token = meta.get(trust.ALLOW_META)
+        cid = correlation.from_traceparent(cast("str | None", meta.get("traceparent"))) or correlation.new_id()
+        if not isinstance(token, str):
+            return Context(cid, None, self._id), Risk.read, None
+        try:
+            allowance = trust.read_allowance(token, self._token, self._id, arguments)
+        except FleetError as error:
+            return Context(cid, None, self._id), Risk.read, error
+        return Context(allowance.correlation_id, allowance.caller, self._id, token), allowance.risk, None
+
+    async def _hold_if_risky(self, arguments: Mapping[str, Any], allowed: Risk) -> None:
+        if allowed.covers(self._spec.risk):
+            return
+        found = await self._assess(arguments)
+        if not allowed.covers(found.risk):
+            raise NeedsApproval(
+                f"{self._id} would {found.risk} with these arguments, above what this caller may run alone "
+                f"({allowed}): an operator key may run it",
+                plan=found.plan,
+            )
+
+    async def _assess(self, arguments: Mapping[str, Any]) -> Assessment:
+        if self._spec.assess is None:
+            return Assessment(self._spec.risk, f"run {self._id}")
+        try:
+            found = self._spec.assess(**arguments)
+        except TypeError as error:
+            raise Invalid(f"{self._id}: {error}") from error
+        return await found if inspect.isawaitable(found) else found
+
+
+def failure(error: FleetError, correlation_id: str | None) -> ToolResult:
+    """The MCP encoding of an error: `isError`, its message as text, its shape as structured content."""
+    shape = scrubber.data(errors.body(error, correlation_id))
+    return ToolResult(content=scrubber.text(error.message), structured_content=shape, is_error=True)
+
+
+async def report_progress(done: float, total: float | None = None, message: str | None = None) -> None:
+    """Tell the caller how far the tool is; silently nothing when the caller did not ask."""
+    await get_context().report_progress(done, total, message)
+
+
+def _meta(spec: ToolSpec, canonical: str) -> dict[str, Any]:
+    found: dict[str, Any] = {"fleet/id": canonical, "risk": spec.risk.value}
+    if spec.assess is not None:
+        found["fleet/assess"] = True
+    if spec.deadline_s is not None:
+        found["fleet/deadline_s"] = spec.deadline_s
+    if spec.untrusted:
+        found["fleet/untrusted"] = True
+    if spec.aliases:
+        found["fleet/aliases"] = list(spec.aliases)
+    return found
+
+
+def _request_meta() -> Mapping[str, Any]:
+    request = get_context().request_context
+    return cast("Mapping[str, Any]", (request.meta if request else None) or {})
+
+
+def _scrubbed(result: ToolResult) -> ToolResult:
+    if scrubber.empty:
+        return result
+    return ToolResult.model_validate(scrubber.data(result.model_dump(mode="json", by_alias=False)))
+
+
+def _first_lines(text: str) -> str:
+    """Pydantic's report without the echoed input and the documentation links."""
+    rows = [line.strip() for line in text.splitlines()[1:] if "For further information" not in line]
+    cleaned = [row.split(" [type=")[0] for row in rows]
+    pairs = [f"{where}: {what}" for where, what in zip(cleaned[::2], cleaned[1::2], strict=False)]
+    return "; ".join(pairs) or text.splitlines()[0]

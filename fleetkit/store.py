@@ -1,0 +1,233 @@
+"""A service's database: SQLite by default, PostgreSQL or libSQL by URL; Alembic migrations.
+
+Writes go through one thread that commits whatever has queued up in one transaction (group commit), so
+the event loop never waits for a disk and a burst costs one fsync. A write is durable when its future
+resolves.
+"""
+
+import asyncio
+import queue
+import shutil
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy import event
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+
+from fleetkit import trust
+from fleetkit.errors import OverBudget, Unavailable
+
+T = TypeVar("T")
+Work = Callable[[sa.Connection], Any]
+
+BATCH = 256  # writes committed together at most
+PENDING = 20_000  # writes waiting at most; beyond it the caller is refused instead of memory growing
+
+
+@dataclass(frozen=True)
+class _Job:
+    work: Work
+    done: "Future[Any]"
+
+
+class Store:
+    """One open database. `close()` ends its writer after the queue is empty."""
+
+    def __init__(self, engine: sa.Engine) -> None:
+        self.engine = engine
+        self._jobs: queue.Queue[_Job | None] = queue.Queue(PENDING)
+        self._writer = threading.Thread(target=self._write_forever, name="store-writer", daemon=True)
+        self._writer.start()
+
+    async def write(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` in the writer's transaction; returns its value once committed.
+
+        Raises OverBudget when the queue is full, Unavailable when the database cannot be written.
+        """
+        return await asyncio.wrap_future(self.submit(work))
+
+    def submit(self, work: Callable[[sa.Connection], T]) -> "Future[T]":
+        """Queue `work` without waiting; for callers that need not know when it is on disk."""
+        done: Future[T] = Future()
+        try:
+            self._jobs.put_nowait(_Job(work, done))
+        except queue.Full as error:
+            raise OverBudget("the database cannot keep up: slow down and repeat", retry_after=1.0) from error
+        return done
+
+    async def read(self, work: Callable[[sa.Connection], T]) -> T:
+        """Run `work` on a connection of its own in a thread; it sees only committed rows."""
+        return await asyncio.to_thread(self.read_now, work)
+
+    def read_now(self, work: Callable[[sa.Connection], T]) -> T:
+        """`read` for synchronous callers (start-up, command line)."""
+        try:
+            with self.engine.connect() as connection:
+                return work(connection)
+        except (OperationalError, DatabaseError) as error:
+            raise _unavailable(self.engine, error) from error
+
+    def write_now(self, work: Callable[[sa.Connection], T]) -> T:
+        """`write` for synchronous callers (start-up, command line)."""
+        return self.submit(work).result()
+
+    def close(self) -> None:
+        """Finish what is queued, then close every connection."""
+        self._jobs.put(None)
+        self._writer.join(timeout=30)
+        self.engine.dispose()
+
+    def _write_forever(self) -> None:
+        running = True
+        while running:
+            batch, running = self._next_batch()
+            if batch:
+                self._commit(batch)
+
+    def _next_batch(self) -> tuple[list[_Job], bool]:
+        first = self._jobs.get()
+        if first is None:
+            return [], False
+        batch = [first]
+        while len(batch) < BATCH:
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                break
+            if job is None:
+                return batch, False
+            batch.append(job)
+        return batch, True
+
+    def _commit(self, batch: list[_Job]) -> None:
+        """One transaction for the batch, one savepoint per job: a failing job takes nobody with it."""
+        finished: list[tuple[_Job, Any]] = []
+        try:
+            with self.engine.begin() as connection:
+                for job in batch:
+                    finished.extend(_attempt(connection, job))
+        except DBAPIError as error:
+            problem = _unavailable(self.engine, error)
+            for job, _ in finished:
+                job.done.set_exception(problem)
+            for job in batch:
+                if not job.done.done():
+                    job.done.set_exception(problem)
+            return
+        for job, value in finished:
+            job.done.set_result(value)
+
+
+def _attempt(connection: sa.Connection, job: _Job) -> list[tuple[_Job, Any]]:
+    try:
+        with connection.begin_nested():
+            return [(job, job.work(connection))]
+    except OperationalError:
+        raise  # the database itself: the whole batch fails together
+    except Exception as error:  # noqa: BLE001 - boundary: the job's own error belongs to its caller
+        job.done.set_exception(error)
+        return []
+
+
+def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = None) -> Store:
+    """The database of one service, brought up to date.
+
+    `name` names the file `$data_dir/<name>.db` unless `url` points elsewhere. A SQLite file is backed up
+    before a migration. Raises Unavailable, saying what to do, when the file is damaged, locked or newer
+    than this program.
+    """
+    path = trust.private_dir(data_dir) / f"{name}.db"
+    engine = _engine(url or f"sqlite:///{path}")
+    try:
+        _migrate(engine, path if url is None else None, migrations)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Store(engine)
+
+
+def _engine(url: str) -> sa.Engine:
+    engine = sa.create_engine(url, connect_args={"timeout": 30} if url.startswith("sqlite") else {})
+    if engine.dialect.name == "sqlite":
+        event.listen(engine, "connect", _set_pragmas)
+        event.listen(engine, "begin", _begin_immediate)
+    return engine
+
+
+def _set_pragmas(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin_immediate(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if _is_writer() else "BEGIN")
+
+
+def _is_writer() -> bool:
+    return threading.current_thread().name == "store-writer"
+
+
+def _migrate(engine: sa.Engine, path: Path | None, migrations: Path) -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "alembic"))
+    config.set_main_option("version_locations", str(migrations))
+    config.set_main_option("path_separator", "os")
+    head = ScriptDirectory.from_config(config).get_current_head()
+    existed = path is not None and path.exists() and path.stat().st_size > 0
+    if path is not None and not existed:
+        path.touch(mode=0o600)
+    try:
+        with engine.connect() as connection:
+            current = _current_revision(connection)
+            connection.rollback()
+            if current == head:
+                return
+            if path is not None and existed:
+                _back_up(connection, path, current)
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+            connection.commit()
+    except CommandError as error:
+        raise Unavailable(
+            f"{path or engine.url.render_as_string()} was written by a newer version ({error}): "
+            "update this program, or restore the backup beside it"
+        ) from error
+    except (OperationalError, DatabaseError) as error:
+        raise _unavailable(engine, error) from error
+
+
+def _current_revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _back_up(connection: sa.Connection, path: Path, revision: str | None) -> None:
+    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    copy = path.with_name(f"{path.name}.{revision or 'empty'}.bak")
+    shutil.copyfile(path, copy)
+    copy.chmod(0o600)
+
+
+def _unavailable(engine: sa.Engine, error: Exception) -> Unavailable:
+    where = engine.url.database or engine.url.render_as_string()
+    cause = str(getattr(error, "orig", None) or error).splitlines()[0]
+    hint = {
+        "malformed": "restore a backup (*.bak beside it) or move the file away to start empty",
+        "not a database": "it is another kind of file: move it away to start empty",
+        "locked": "another process holds it: stop that one first",
+        "full": "free disk space; nothing was written",
+        "readonly": "make it writable for this user",
+    }
+    advice = next((text for key, text in hint.items() if key in cause), "run `fleet doctor`")
+    return Unavailable(f"database {where}: {cause}. What to do: {advice}.")
