@@ -1,0 +1,1 @@
+"""What keeps one failing spoke from costing the others anything."""
