@@ -40,9 +40,9 @@ def new_id() -> str:
     return secrets.token_hex(16)
 
 
-def from_traceparent(header: str | None) -> str | None:
-    """The trace id of a W3C `traceparent`, None when absent or malformed."""
-    found = _TRACEPARENT.fullmatch(header or "")
+def from_traceparent(header: object) -> str | None:
+    """The trace id of a W3C `traceparent`, None when absent or malformed (a caller can send anything)."""
+    found = _TRACEPARENT.fullmatch(header) if isinstance(header, str) else None
     return found.group(1) if found and found.group(1) != "0" * 32 else None
 
 

@@ -82,7 +82,7 @@ class GovernedTool(Tool):
     def _admit(self, arguments: Mapping[str, Any]) -> tuple[Context, Risk, FleetError | None]:
         meta = _request_meta()
         token = meta.get(trust.ALLOW_META)
-        cid = correlation.from_traceparent(cast("str | None", meta.get("traceparent"))) or correlation.new_id()
+        cid = correlation.from_traceparent(meta.get("traceparent")) or correlation.new_id()
         if not isinstance(token, str):
             return Context(cid, None, self._id), Risk.read, None
         try:

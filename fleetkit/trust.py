@@ -19,11 +19,12 @@ from typing import Any
 import orjson
 
 from fleetkit.correlation import Caller
-from fleetkit.errors import Refused, Unavailable
+from fleetkit.errors import Invalid, Refused, Unavailable
 from fleetkit.risk import Risk, parse_risk
 
 ALLOW_META = "fleet/allow"  # the signed caller context in a request's `_meta`
 GRANT_TTL_S = 60
+ROOT_BYTES = 32
 
 
 def private_dir(path: Path) -> Path:
@@ -51,11 +52,8 @@ class KeyRing:
     def __init__(self, data_dir: Path) -> None:
         self._path = data_dir / "keys" / "root.key"
         if not self._path.exists():
-            write_private(self._path, secrets.token_hex(32))
-        try:
-            self._root = bytes.fromhex(self._path.read_text(encoding="utf-8").strip())
-        except ValueError as error:
-            raise Unavailable(f"{self._path} is damaged: restore it, or delete it and make new keys") from error
+            write_private(self._path, secrets.token_hex(ROOT_BYTES))
+        self._root = _root_key(self._path)
 
     def derive(self, purpose: str) -> bytes:
         """A 32-byte key for one purpose."""
@@ -66,14 +64,30 @@ class KeyRing:
         return f"fst_{self.derive(f'service:{spoke}').hex()}"
 
 
+def _root_key(path: Path) -> bytes:
+    try:
+        root = bytes.fromhex(path.read_text(encoding="utf-8"))
+    except ValueError:
+        root = b""
+    if len(root) != ROOT_BYTES:  # a truncated file must not become a key that anybody can guess
+        raise Unavailable(f"{path} is damaged: restore it, or delete it and make new keys")
+    return root
+
+
 def token_fingerprint(token: str) -> str:
     """What may be written down of a token."""
     return hashlib.sha256(token.encode()).hexdigest()
 
 
 def canonical_hash(arguments: Mapping[str, Any]) -> str:
-    """SHA-256 of the arguments as JSON with sorted keys: the same call has the same hash."""
-    return hashlib.sha256(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    """SHA-256 of the arguments as JSON with sorted keys: the same call has the same hash.
+
+    Raises Invalid for a value that does not travel as JSON unchanged (an integer beyond 64 bits).
+    """
+    try:
+        return hashlib.sha256(orjson.dumps(arguments, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    except orjson.JSONEncodeError as error:
+        raise Invalid(f"an argument cannot be sent as JSON ({error}): send it as a string") from error
 
 
 def sign(payload: Mapping[str, Any], token: str, purpose: str) -> str:
@@ -85,7 +99,7 @@ def sign(payload: Mapping[str, Any], token: str, purpose: str) -> str:
 def verify(text: str, token: str, purpose: str) -> dict[str, Any]:
     """The payload of a signed text; raises Refused when it was not signed for this, or has expired."""
     body, _, mac = text.partition(".")
-    if not hmac.compare_digest(mac, _mac(body.encode(), token, purpose)):
+    if not text.isascii() or not hmac.compare_digest(mac, _mac(body.encode(), token, purpose)):
         raise Refused("the caller context was not signed by this fleet's hub for this service")
     payload = orjson.loads(base64.urlsafe_b64decode(body + "=" * (-len(body) % 4)))
     if payload.get("exp", 0) < time.time():
