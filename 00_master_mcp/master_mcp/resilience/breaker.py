@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from fleetkit.errors import Unavailable
 
 THRESHOLD = 5
-FIRST_WAIT_S = 0.2
-LONGEST_WAIT_S = 60.0
 
 
 @dataclass
@@ -50,8 +48,3 @@ class Breaker:
     def succeeded(self) -> None:
         """Close and forget."""
         self.failures, self.opened_at, self.reason = 0, None, ""
-
-
-def backoff(attempt: int) -> float:
-    """Seconds to wait before probe number `attempt` (0, 1, ...): doubling from 0.2 s to a minute."""
-    return min(FIRST_WAIT_S * 2 ** min(attempt, 16), LONGEST_WAIT_S)

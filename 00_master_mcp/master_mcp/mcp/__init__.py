@@ -1,0 +1,1 @@
+"""The MCP door: both protocol eras on one URL."""
