@@ -4,9 +4,10 @@ The hub decides; this is the second lock. A call without the hub's signed allowa
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+import orjson
 from fastmcp.exceptions import ValidationError
 from fastmcp.server.dependencies import get_context
 from fastmcp.tools.base import Tool, ToolResult
@@ -25,6 +26,13 @@ from fleetkit.spoke import ToolSpec
 
 log = get_logger()
 
+# Keys of MCP's content blocks: part of the protocol, never data.
+_BLOCK_SHAPE = frozenset(
+    ("type", "text", "data", "blob", "uri", "name", "title", "description", "resource", "mime_type", "size")
+    + ("icons", "src", "sizes", "theme", "annotations", "audience", "priority", "last_modified", "meta")
+)
+)
+
 
 class GovernedTool(Tool):
     """A FastMCP tool that runs a `ToolSpec` under the rules of the fleet."""
@@ -33,6 +41,7 @@ class GovernedTool(Tool):
     _inner: FunctionTool = PrivateAttr()
     _id: str = PrivateAttr()
     _token: str = PrivateAttr()
+    _shape: frozenset[str] = PrivateAttr()
 
     @classmethod
     def build(cls, spec: ToolSpec, namespace: str, token: str) -> "GovernedTool":
@@ -53,6 +62,7 @@ class GovernedTool(Tool):
         inner.parameters["additionalProperties"] = False
         tool = cls(**{name: getattr(inner, name) for name in cls.model_fields if name in type(inner).model_fields})
         tool._spec, tool._inner, tool._id, tool._token = spec, inner, canonical, token
+        tool._shape = frozenset(_property_names(inner.output_schema))
         return tool
 
     async def run(self, arguments: dict[str, Any]) -> ToolResult:
@@ -63,7 +73,7 @@ class GovernedTool(Tool):
                 if problem is not None:
                     raise problem
                 await self._hold_if_risky(arguments, allowed)
-                return _scrubbed(await self._inner.run(arguments))
+                return _scrubbed(await self._inner.run(arguments), self._shape, self._spec.reveals)
             except MCPError:
                 raise
             except ValidationError as error:
@@ -141,10 +151,33 @@ def _request_meta() -> Mapping[str, Any]:
     return cast("Mapping[str, Any]", (request.meta if request else None) or {})
 
 
-def _scrubbed(result: ToolResult) -> ToolResult:
+def _scrubbed(result: ToolResult, shape: frozenset[str], reveals: str | None) -> ToolResult:
+    """`result` without known secrets: in blocks only what a tool fills in is touched, so it stays valid."""
     if scrubber.empty:
         return result
-    return ToolResult.model_validate(scrubber.data(result.model_dump(mode="json", by_alias=False)))
+    raw = result.model_dump(mode="json", by_alias=False)
+    structured = scrubber.data(raw["structured_content"], shape)
+    content = [scrubber.data(block, _BLOCK_SHAPE) | {"type": block["type"]} for block in raw["content"]]
+    if reveals is not None and structured and structured.get(reveals) is not None:
+        structured[reveals] = raw["structured_content"][reveals]
+        content = [{"type": "text", "text": orjson.dumps(structured).decode()}]
+    return ToolResult.model_validate(
+        raw | {"content": content, "structured_content": structured, "meta": scrubber.data(raw["meta"])}
+    )
+
+
+def _property_names(schema: Any) -> Iterator[str]:
+    """Every property that a JSON schema names: keys of the result that are code, not data."""
+    if isinstance(schema, Mapping):
+        found = cast("Mapping[str, Any]", schema)
+        properties = found.get("properties")
+        if isinstance(properties, Mapping):
+            yield from cast("Mapping[str, Any]", properties)
+        for part in found.values():
+            yield from _property_names(part)
+    elif isinstance(schema, list):
+        for part in cast("list[Any]", schema):
+            yield from _property_names(part)
 
 
 def _first_lines(text: str) -> str:

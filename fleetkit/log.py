@@ -12,6 +12,8 @@ from fleetkit.scrub import scrubber
 
 Event = MutableMapping[str, Any]
 
+_PLAIN = (str, int, float, bool, list, tuple, dict, type(None))  # anything else is rendered by its repr
+
 
 def get_logger() -> structlog.stdlib.BoundLogger:
     """The logger of a module: `log.info("proxy.call.failed", tool=...)`. Never an argument value."""
@@ -61,7 +63,7 @@ def _bind_correlation(_logger: object, _method: str, event: Event) -> Event:
 
 
 def _mask(_logger: object, _method: str, event: Event) -> Event:
-    for key, value in event.items():
-        if isinstance(value, str):
-            event[key] = scrubber.text(value)
+    if not scrubber.empty:
+        for key, value in event.items():
+            event[key] = scrubber.data(value if isinstance(value, _PLAIN) else repr(value))
     return event

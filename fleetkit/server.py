@@ -92,7 +92,7 @@ class SpokeServer:
             problems = await self._problems()
             status = {"status": "not_ready" if problems else "ready", "problems": problems}
             await _json(send, 503 if problems else 200, status)
-        elif not self._trusted(scope):
+        elif not self._is_open(scope) and not self._trusted(scope):
             await _json(send, 401, body(Refused("this service answers only its hub: connect to the hub"), None))
         elif path == MCP_PATH:
             await self._mcp(scope, receive, send)
@@ -113,6 +113,10 @@ class SpokeServer:
     def _trusted(self, scope: Scope) -> bool:
         given = next((value for key, value in scope["headers"] if key == b"authorization"), b"")
         return hmac.compare_digest(given, self._expected)
+
+    def _is_open(self, scope: Scope) -> bool:
+        route = self._routes.get((str(scope["method"]), str(scope["path"])))
+        return route is not None and route.open
 
     async def _internal(self, scope: Scope, receive: Receive, send: Send) -> None:
         route = self._routes.get((str(scope["method"]), str(scope["path"])))

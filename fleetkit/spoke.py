@@ -52,6 +52,7 @@ class ToolSpec:
     idempotent: bool
     untrusted: bool
     aliases: tuple[str, ...]
+    reveals: str | None = None
 
     @property
     def name(self) -> str:
@@ -61,11 +62,15 @@ class ToolSpec:
 
 @dataclass(frozen=True)
 class HttpRoute:
-    """An HTTP endpoint between processes of the fleet: behind the service token, never shown by the hub."""
+    """An HTTP endpoint between processes of the fleet: behind the service token, never shown by the hub.
+
+    An `open` one is reached without the token: its handler checks what the caller presents.
+    """
 
     method: str
     path: str
     handler: Callable[[Mapping[str, Any], Mapping[str, str]], Awaitable[Mapping[str, Any]]]
+    open: bool = False
 
 
 Lifespan = Callable[[Setting], AbstractAsyncContextManager[object]]
@@ -100,13 +105,15 @@ class Spoke:
         idempotent: bool = False,
         untrusted: bool = False,
         aliases: tuple[str, ...] = (),
+        reveals: str | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Declare a tool; its docstring is what the model reads.
 
         `risk` is the highest the tool can reach. `assess`, called with the same keyword arguments, says
         the risk and plan of one call when that depends on them. `deadline_s` replaces the fleet's
         default. `idempotent` permits a retry. `untrusted` marks results written by outsiders.
-        `aliases` are further canonical ids that are accepted on call.
+        `aliases` are further canonical ids that are accepted on call. `reveals` names the one field of
+        the result that may hold a secret value and is not masked.
         """
 
         def declare(function: Callable[P, R]) -> Callable[P, R]:
@@ -115,16 +122,20 @@ class Spoke:
                 raise ValueError(f"{self.name}: tool {name!r} is declared twice")
             if not (function.__doc__ or "").strip():
                 raise ValueError(f"{self.name}.{name} has no docstring: it is what the model reads")
-            self.tools[name] = ToolSpec(function, risk, assess, deadline_s, idempotent, untrusted, aliases)
+            self.tools[name] = ToolSpec(function, risk, assess, deadline_s, idempotent, untrusted, aliases, reveals)
             return function
 
         return declare
 
-    def http(self, method: str, path: str) -> Callable[[S], S]:
-        """Declare an endpoint for other processes of the fleet: `async (body, headers) -> mapping`."""
+    def http(self, method: str, path: str, *, open: bool = False) -> Callable[[S], S]:
+        """Declare an endpoint for other processes of the fleet: `async (body, headers) -> mapping`.
+
+        It needs this spoke's service token, which only the hub and the spoke hold; an `open` one is for
+        other spokes and its handler must check what they present.
+        """
 
         def declare(handler: S) -> S:
-            self.routes.append(HttpRoute(method, path, cast("Any", handler)))
+            self.routes.append(HttpRoute(method, path, cast("Any", handler), open))
             return handler
 
         return declare
