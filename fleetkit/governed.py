@@ -31,7 +31,6 @@ _BLOCK_SHAPE = frozenset(
     ("type", "text", "data", "blob", "uri", "name", "title", "description", "resource", "mime_type", "size")
     + ("icons", "src", "sizes", "theme", "annotations", "audience", "priority", "last_modified", "meta")
 )
-)
 
 
 class GovernedTool(Tool):
