@@ -1,10 +1,12 @@
-"""Configuration: shipped file < the user's file < `FLEET_*` environment, validated whole at start.
+"""Configuration: shipped file < the user's file < secret files < `FLEET_*` environment, checked whole at start.
 
-This is the only module that reads the environment. A value is one frozen model; rooms and spokes
-receive the part they use.
+A secret file is named like the variable it stands for (`fleet_hub__database_url`). This is the only
+module that reads the environment. The result is one frozen model; rooms and spokes receive the part
+they use.
 """
 
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -13,6 +15,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import (
     BaseSettings,
+    EnvSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -22,6 +25,7 @@ from fleetkit.errors import Invalid
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
+SECRET_DIRS = (CHECKOUT / "secrets", Path("/run/secrets"))  # the later one wins
 
 
 def _config_dir() -> Path:
@@ -94,7 +98,9 @@ class FleetSettings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment first, then the merged files (handed in as init values)."""
+        """Environment over secret files, then the merged YAML files (handed in as init values)."""
+        if isinstance(env_settings, EnvSettingsSource):
+            env_settings.env_vars = {**_secret_files(), **env_settings.env_vars}
         return env_settings, init_settings
 
     @model_validator(mode="after")
@@ -115,12 +121,12 @@ class FleetSettings(BaseSettings):
 
 
 def merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """`over` laid on `base`, mapping by mapping."""
+    """`over` laid on `base`, mapping by mapping; an emptied mapping (`hub:`) changes nothing."""
     out = dict(base)
     for key, value in over.items():
         below = out.get(key)
-        if isinstance(below, Mapping) and isinstance(value, Mapping):
-            value = merge(cast("Mapping[str, Any]", below), cast("Mapping[str, Any]", value))
+        if isinstance(below, Mapping) and (value is None or isinstance(value, Mapping)):
+            value = merge(cast("Mapping[str, Any]", below), cast("Mapping[str, Any]", value or {}))
         out[key] = value
     return out
 
@@ -133,8 +139,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         return {}
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise Invalid(f"cannot read {path}: {' '.join(str(error).split())}") from error
-    if not isinstance(loaded, dict):
-        raise Invalid(f"{path} must hold a mapping with the keys {', '.join(FleetSettings.model_fields)}")
+    if not isinstance(loaded, dict) or not all(isinstance(key, str) for key in cast("dict[Any, Any]", loaded)):
+        raise Invalid(f"{path} must hold a mapping whose keys are words")
     return cast("dict[str, Any]", loaded)
 
 
@@ -143,11 +149,13 @@ def load(data_dir: Path | None = None) -> FleetSettings:
 
     `data_dir` wins over `FLEET_DATA_DIR`. Raises Invalid with every wrong key, its place and the reason.
     """
-    _refuse_unknown_environment()
+    _refuse_unknown_variables()
     where = data_dir or default_data_dir()
     files = merge(read_yaml(_config_dir() / "fleet.yaml"), read_yaml(where / "fleet.yaml"))
+    if "data_dir" in files:
+        raise Invalid("configuration: data_dir cannot stand in fleet.yaml, which lies in it: set FLEET_DATA_DIR")
     try:
-        return FleetSettings.model_validate(files | {"data_dir": where})
+        return FleetSettings.model_validate(files).model_copy(update={"data_dir": where})
     except ValidationError as error:
         raise Invalid(_explain(error)) from error
 
@@ -162,15 +170,43 @@ def environment(*names_: str) -> dict[str, str]:
     return {name: os.environ[name] for name in names_ if name in os.environ}
 
 
-def _refuse_unknown_environment() -> None:
-    known = {f"FLEET_{name.upper()}" for name in FleetSettings.model_fields}
-    for variable in os.environ:
-        if not variable.startswith("FLEET_") or variable.startswith("FLEET_TEST_"):
+def _secret_files() -> dict[str, str]:
+    """Variables given as files, by lower-case name; other files of those directories are not looked at."""
+    found: dict[str, str] = {}
+    for path in (path for folder in SECRET_DIRS if folder.is_dir() for path in sorted(folder.iterdir())):
+        if path.name.lower().startswith("fleet_"):
+            try:
+                found[path.name.lower()] = path.read_text(encoding="utf-8").rstrip("\n")
+            except (OSError, UnicodeDecodeError) as error:
+                raise Invalid(f"cannot read the secret file {path}: {error}") from error
+    return found
+
+
+def _refuse_unknown_variables() -> None:
+    sections = {f"FLEET_{name.upper()}" for name in FleetSettings.model_fields} - {"FLEET_DATA_DIR"}
+    for variable in [*os.environ, *_secret_files()]:
+        word = variable.upper()
+        if not word.startswith("FLEET_") or word.startswith("FLEET_TEST_") or word == "FLEET_DATA_DIR":
             continue
-        if variable.split("__")[0] not in known:
-            raise Invalid(f"unknown variable {variable}; known ones start with {', '.join(sorted(known))}")
+        if word.split("__")[0] not in sections:
+            known = ", ".join(["FLEET_DATA_DIR", *(f"{name}__*" for name in sorted(sections))])
+            raise Invalid(f"unknown variable {variable}: known are {known}")
 
 
 def _explain(error: ValidationError) -> str:
-    rows = [f"{'.'.join(map(str, item['loc'])) or 'fleet.yaml'}: {item['msg']}" for item in error.errors()]
+    rows = [f"{_place(item['loc'])}: {_reason(item['msg'])}" for item in error.errors(include_url=False)]
     return "configuration: " + "; ".join(rows) + ". `fleet config show` prints where each value comes from."
+
+
+def _place(loc: tuple[int | str, ...]) -> str:
+    """The dotted key, with the variable that set it where one did."""
+    variable = "__".join(["FLEET", *map(str, loc)]).upper().replace("FLEET__", "FLEET_", 1)
+    dotted = ".".join(map(str, loc)) or "fleet.yaml"
+    return f"{dotted} ({variable})" if variable in os.environ else dotted
+
+
+def _reason(message: str) -> str:
+    unread = re.search(r'error parsing value for field "(\w+)"', message)
+    if unread:
+        return f'a FLEET_{unread[1].upper()} variable is not JSON: write lists and mappings as JSON, like ["a"]'
+    return message.removeprefix("Value error, ")
