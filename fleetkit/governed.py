@@ -28,8 +28,10 @@ log = get_logger()
 
 # Keys of MCP's content blocks: part of the protocol, never data.
 _BLOCK_SHAPE = frozenset(
-    ("type", "text", "data", "blob", "uri", "name", "title", "description", "resource", "mime_type", "size")
-    + ("icons", "src", "sizes", "theme", "annotations", "audience", "priority", "last_modified", "meta")
+    {
+        *("type", "text", "data", "blob", "uri", "name", "title", "description", "resource", "mime_type"),
+        *("size", "icons", "src", "sizes", "theme", "annotations", "audience", "priority", "last_modified", "meta"),
+    }
 )
 
 
