@@ -151,13 +151,23 @@ def load(data_dir: Path | None = None) -> FleetSettings:
     """
     _refuse_unknown_variables()
     where = data_dir or default_data_dir()
-    files = merge(read_yaml(_config_dir() / "fleet.yaml"), read_yaml(where / "fleet.yaml"))
+    files = merge(read_yaml(shipped_file()), read_yaml(where / "fleet.yaml"))
     if "data_dir" in files:
         raise Invalid("configuration: data_dir cannot stand in fleet.yaml, which lies in it: set FLEET_DATA_DIR")
     try:
         return FleetSettings.model_validate(files).model_copy(update={"data_dir": where})
     except ValidationError as error:
         raise Invalid(_explain(error)) from error
+
+
+def shipped_file() -> Path:
+    """The fleet.yaml that comes with the program."""
+    return _config_dir() / "fleet.yaml"
+
+
+def fleet_variables() -> dict[str, str]:
+    """Every `FLEET_*` variable of this process, and under its lower-case name each that is a secret file."""
+    return _secret_files() | {name: value for name, value in os.environ.items() if name.upper().startswith("FLEET_")}
 
 
 def default_data_dir() -> Path:
