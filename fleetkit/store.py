@@ -7,10 +7,11 @@ resolves.
 
 import asyncio
 import queue
-import shutil
+import sqlite3
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +22,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import event
-from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
 
 from fleetkit import trust
 from fleetkit.errors import OverBudget, Unavailable
@@ -31,12 +32,31 @@ Work = Callable[[sa.Connection], Any]
 
 BATCH = 256  # writes committed together at most
 PENDING = 20_000  # writes waiting at most; beyond it the caller is refused instead of memory growing
+BUSY_S = 30  # how long SQLite waits for another process's lock; `?timeout=` in a URL replaces it
+
+_BROKEN = {  # SQLite's own words for "the database", as opposed to "your statement"
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_LOCKED,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_NOTADB,
+}
+
+
+class _Written(Future[T]):
+    """A queued write is made even when its caller was cancelled: what it records may have happened."""
+
+    def cancel(self) -> bool:
+        return False
 
 
 @dataclass(frozen=True)
 class _Job:
     work: Work
-    done: "Future[Any]"
+    done: Future[Any]
 
 
 class Store:
@@ -45,23 +65,30 @@ class Store:
     def __init__(self, engine: sa.Engine) -> None:
         self.engine = engine
         self._jobs: queue.Queue[_Job | None] = queue.Queue(PENDING)
+        self._closing = threading.Lock()
+        self._closed = False
+        self._writing = _immediate(engine)
         self._writer = threading.Thread(target=self._write_forever, name="store-writer", daemon=True)
         self._writer.start()
 
     async def write(self, work: Callable[[sa.Connection], T]) -> T:
         """Run `work` in the writer's transaction; returns its value once committed.
 
-        Raises OverBudget when the queue is full, Unavailable when the database cannot be written.
+        Raises OverBudget when the queue is full, Unavailable when the database cannot be written, and
+        whatever `work` itself raised. A caller that is cancelled meanwhile has still written.
         """
         return await asyncio.wrap_future(self.submit(work))
 
-    def submit(self, work: Callable[[sa.Connection], T]) -> "Future[T]":
+    def submit(self, work: Callable[[sa.Connection], T]) -> Future[T]:
         """Queue `work` without waiting; for callers that need not know when it is on disk."""
-        done: Future[T] = Future()
-        try:
-            self._jobs.put_nowait(_Job(work, done))
-        except queue.Full as error:
-            raise OverBudget("the database cannot keep up: slow down and repeat", retry_after=1.0) from error
+        done: Future[T] = _Written()
+        with self._closing:
+            if self._closed:
+                raise Unavailable("the database is closed: this service is stopping")
+            try:
+                self._jobs.put_nowait(_Job(work, done))
+            except queue.Full as error:
+                raise OverBudget("the database cannot keep up: slow down and repeat", retry_after=1.0) from error
         return done
 
     async def read(self, work: Callable[[sa.Connection], T]) -> T:
@@ -73,8 +100,10 @@ class Store:
         try:
             with self.engine.connect() as connection:
                 return work(connection)
-        except (OperationalError, DatabaseError) as error:
-            raise _unavailable(self.engine, error) from error
+        except DBAPIError as error:
+            if _is_broken(error):
+                raise _unavailable(self.engine, error) from error
+            raise
 
     def write_now(self, work: Callable[[sa.Connection], T]) -> T:
         """`write` for synchronous callers (start-up, command line)."""
@@ -82,7 +111,10 @@ class Store:
 
     def close(self) -> None:
         """Finish what is queued, then close every connection."""
-        self._jobs.put(None)
+        with self._closing:
+            if not self._closed:
+                self._jobs.put(None)
+            self._closed = True
         self._writer.join(timeout=30)
         self.engine.dispose()
 
@@ -112,13 +144,11 @@ class Store:
         """One transaction for the batch, one savepoint per job: a failing job takes nobody with it."""
         finished: list[tuple[_Job, Any]] = []
         try:
-            with self.engine.begin() as connection:
+            with self._writing.begin() as connection:
                 for job in batch:
                     finished.extend(_attempt(connection, job))
-        except DBAPIError as error:
+        except SQLAlchemyError as error:
             problem = _unavailable(self.engine, error)
-            for job, _ in finished:
-                job.done.set_exception(problem)
             for job in batch:
                 if not job.done.done():
                     job.done.set_exception(problem)
@@ -131,11 +161,17 @@ def _attempt(connection: sa.Connection, job: _Job) -> list[tuple[_Job, Any]]:
     try:
         with connection.begin_nested():
             return [(job, job.work(connection))]
-    except OperationalError:
-        raise  # the database itself: the whole batch fails together
-    except Exception as error:  # noqa: BLE001 - boundary: the job's own error belongs to its caller
+    except Exception as error:  # boundary: the job's own error belongs to its caller
+        if isinstance(error, DBAPIError) and _is_broken(error):
+            raise  # the whole batch fails together
         job.done.set_exception(error)
         return []
+
+
+def _is_broken(error: DBAPIError) -> bool:
+    """Whether the database failed, rather than this statement."""
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    return isinstance(error, OperationalError) if code is None else code & 0xFF in _BROKEN
 
 
 def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = None) -> Store:
@@ -145,65 +181,72 @@ def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = No
     before a migration. Raises Unavailable, saying what to do, when the file is damaged, locked or newer
     than this program.
     """
-    path = trust.private_dir(data_dir) / f"{name}.db"
-    engine = _engine(url or f"sqlite:///{path}")
+    engine = _engine(url or f"sqlite:///{trust.private_dir(data_dir) / name}.db")
     try:
-        _migrate(engine, path if url is None else None, migrations)
-    except BaseException:
+        _migrate(engine, migrations)
+    except CommandError as error:
+        raise Unavailable(
+            f"database {_where(engine)} was written by a newer version ({error}): "
+            "update this program, or restore the backup beside it"
+        ) from error
+    except DBAPIError as error:
+        raise _unavailable(engine, error) from error
+    finally:
         engine.dispose()
-        raise
     return Store(engine)
 
 
 def _engine(url: str) -> sa.Engine:
-    engine = sa.create_engine(url, connect_args={"timeout": 30} if url.startswith("sqlite") else {})
-    if engine.dialect.name == "sqlite":
-        event.listen(engine, "connect", _set_pragmas)
-        event.listen(engine, "begin", _begin_immediate)
+    at = sa.make_url(url)
+    if at.get_backend_name() != "sqlite":
+        return sa.create_engine(at)
+    engine = sa.create_engine(at, connect_args={} if "timeout" in at.query else {"timeout": BUSY_S})
+    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "begin", _begin)
     return engine
 
 
 def _set_pragmas(connection: Any, _record: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON", "busy_timeout=30000"):
+    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 
-def _begin_immediate(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if _is_writer() else "BEGIN")
+def _immediate(engine: sa.Engine) -> sa.Engine:
+    """The same pool for writers: SQLite takes its write lock at BEGIN, so a transaction never fails half-way."""
+    return engine.execution_options(immediate=True)
 
 
-def _is_writer() -> bool:
-    return threading.current_thread().name == "store-writer"
+def _begin(connection: sa.Connection) -> None:
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("immediate") else "BEGIN")
 
 
-def _migrate(engine: sa.Engine, path: Path | None, migrations: Path) -> None:
+def _migrate(engine: sa.Engine, migrations: Path) -> None:
+    """Up to the newest revision in one transaction: killed half-way, the database is the old one."""
+    path = _sqlite_file(engine)
+    existed = path is not None and path.exists() and path.stat().st_size > 0
+    if path is not None:
+        path.touch(mode=0o600)
+        path.chmod(0o600)
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "alembic"))
     config.set_main_option("version_locations", str(migrations))
     config.set_main_option("path_separator", "os")
-    head = ScriptDirectory.from_config(config).get_current_head()
-    existed = path is not None and path.exists() and path.stat().st_size > 0
-    if path is not None and not existed:
-        path.touch(mode=0o600)
-    try:
-        with engine.connect() as connection:
-            current = _current_revision(connection)
-            connection.rollback()
-            if current == head:
-                return
-            if path is not None and existed:
-                _back_up(connection, path, current)
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
-            connection.commit()
-    except CommandError as error:
-        raise Unavailable(
-            f"{path or engine.url.render_as_string()} was written by a newer version ({error}): "
-            "update this program, or restore the backup beside it"
-        ) from error
-    except (OperationalError, DatabaseError) as error:
-        raise _unavailable(engine, error) from error
+    script = ScriptDirectory.from_config(config)
+    with engine.connect() as connection:
+        if _current_revision(connection) == script.get_current_head():
+            return
+    with _immediate(engine).begin() as connection:
+        current = _current_revision(connection)
+        script.get_revision(current or "base")  # raises CommandError for one this version does not know
+        if path is not None and existed:
+            _back_up(connection, path, current)
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _sqlite_file(engine: sa.Engine) -> Path | None:
+    return Path(engine.url.database) if engine.dialect.name == "sqlite" and engine.url.database else None
 
 
 def _current_revision(connection: sa.Connection) -> str | None:
@@ -213,14 +256,21 @@ def _current_revision(connection: sa.Connection) -> str | None:
 
 
 def _back_up(connection: sa.Connection, path: Path, revision: str | None) -> None:
-    connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
     copy = path.with_name(f"{path.name}.{revision or 'empty'}.bak")
-    shutil.copyfile(path, copy)
-    copy.chmod(0o600)
+    partial = copy.with_name(f"{copy.name}.partial")
+    partial.unlink(missing_ok=True)
+    partial.touch(mode=0o600)
+    driver: Any = connection.connection.driver_connection
+    with closing(sqlite3.connect(partial)) as target:
+        driver.backup(target)
+    partial.replace(copy)
+
+
+def _where(engine: sa.Engine) -> str:
+    return engine.url.database or engine.url.render_as_string()
 
 
 def _unavailable(engine: sa.Engine, error: Exception) -> Unavailable:
-    where = engine.url.database or engine.url.render_as_string()
     cause = str(getattr(error, "orig", None) or error).splitlines()[0]
     hint = {
         "malformed": "restore a backup (*.bak beside it) or move the file away to start empty",
@@ -228,6 +278,7 @@ def _unavailable(engine: sa.Engine, error: Exception) -> Unavailable:
         "locked": "another process holds it: stop that one first",
         "full": "free disk space; nothing was written",
         "readonly": "make it writable for this user",
+        "unable to open": "make its directory, readable and writable for this user",
     }
     advice = next((text for key, text in hint.items() if key in cause), "run `fleet doctor`")
-    return Unavailable(f"database {where}: {cause}. What to do: {advice}.")
+    return Unavailable(f"database {_where(engine)}: {cause}. What to do: {advice}.")

@@ -3,12 +3,14 @@
 from typing import cast
 
 import orjson
+from mcp_types import PROTOCOL_VERSION_META_KEY
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
+from fleetkit.asgi import Exchange
 from fleetkit.errors import FleetError
+from fleetkit.shapes import mapping
 from master_mcp.auth.keys import Key
 from master_mcp.mcp import rpc
-from master_mcp.mcp.exchange import Exchange
 from master_mcp.mcp.legacy import LegacyEra
 from master_mcp.mcp.modern import ModernEra
 from master_mcp.mcp.rpc import Message
@@ -44,7 +46,7 @@ class McpDoor:
         message = await _read(exchange, body)
         if message is None:
             return
-        if _is_modern(exchange):
+        if _is_modern(exchange) or _names_an_envelope(exchange, message):
             await self._modern.post(exchange, key, message)
         else:
             await self._legacy.post(exchange, key, message)
@@ -53,6 +55,13 @@ class McpDoor:
 def _is_modern(exchange: Exchange) -> bool:
     version = exchange.headers.get("mcp-protocol-version")
     return version is not None and version not in HANDSHAKE_PROTOCOL_VERSIONS
+
+
+def _names_an_envelope(exchange: Exchange, message: Message) -> bool:
+    """A stateless request that forgot its header: that era tells it so."""
+    if "mcp-protocol-version" in exchange.headers:
+        return False
+    return PROTOCOL_VERSION_META_KEY in mapping(mapping(message.get("params")).get("_meta"))
 
 
 async def _read(exchange: Exchange, body: bytes) -> Message | None:

@@ -14,12 +14,12 @@ from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, LOG_LE
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
 
 from fleetkit import correlation
+from fleetkit.asgi import KEEPALIVE_S, Exchange
 from fleetkit.errors import FleetError, Refused, TimedOut
 from fleetkit.shapes import mapping
 from master_mcp.auth.keys import Key
 from master_mcp.auth.session import Sealer, Session
 from master_mcp.mcp import rpc
-from master_mcp.mcp.exchange import KEEPALIVE_S, Exchange
 from master_mcp.mcp.lists import STATUS_RESOURCE, Lists
 from master_mcp.mcp.rpc import Message
 from master_mcp.proxy.call import Proxy, ToolCall

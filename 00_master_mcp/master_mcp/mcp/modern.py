@@ -17,11 +17,11 @@ from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import KNOWN_PROTOCOL_VERSIONS
 
 from fleetkit import correlation
+from fleetkit.asgi import KEEPALIVE_S, Exchange
 from fleetkit.errors import FleetError
 from fleetkit.shapes import mapping
 from master_mcp.auth.keys import Key
 from master_mcp.mcp import rpc
-from master_mcp.mcp.exchange import KEEPALIVE_S, Exchange
 from master_mcp.mcp.lists import STATUS_RESOURCE, Lists
 from master_mcp.mcp.rpc import Message
 from master_mcp.proxy.call import Proxy, ToolCall
@@ -92,6 +92,7 @@ class ModernEra:
             request_id=message["id"],
             correlation_id=traced or correlation.new_id(),
             on_notify=exchange.event,
+            param_headers={n: v for n, v in exchange.headers.items() if n.startswith("mcp-param-")},
         )
         try:
             answer = rpc.stamped(await self._proxy.call(call), call.correlation_id, modern=True)

@@ -26,7 +26,8 @@ class ToolCall:
     """One call, whichever door it came through.
 
     `params` is the caller's own params object (`_meta`, `inputResponses`, `requestState` travel with
-    it); `on_notify` gets the spoke's notifications as they come.
+    it); `on_notify` gets the spoke's notifications as they come. `param_headers` are the `Mcp-Param-*`
+    headers a stateless client sent; None lets the hub make them.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ToolCall:
     request_id: object = 0
     correlation_id: str = field(default_factory=correlation.new_id)
     on_notify: Notify = ignore
+    param_headers: Mapping[str, str] | None = None
 
 
 @dataclass
@@ -79,6 +81,14 @@ class Proxy:
         if self._room <= 0:
             raise OverBudget("the hub has as many calls under way as it takes: try again soon", retry_after=1.0)
         self._room -= 1
+        context = correlation.Context(call.correlation_id, call.key.caller)
+        try:
+            with correlation.bound(context):
+                return await self._counted(call, arguments, track)
+        finally:
+            self._room += 1
+
+    async def _counted(self, call: ToolCall, arguments: Mapping[str, Any], track: _Track) -> Message:
         try:
             answer = await self._run(call, arguments, track)
             track.outcome = _outcome_of(answer)
@@ -90,7 +100,6 @@ class Proxy:
             track.outcome = "cancelled"
             raise
         finally:
-            self._room += 1
             await self._record(call, track)
 
     async def _run(self, call: ToolCall, arguments: Mapping[str, Any], track: _Track) -> Message:
@@ -110,7 +119,9 @@ class Proxy:
     ) -> Message:
         seconds = deadline_of(tool, arguments, self._deadline_s)
         params = _params_for(call, tool, allowed, upstream.token, arguments, seconds)
-        headers = headers_for(tool.definition.get("inputSchema", {}), arguments) if tool.has_param_headers else None
+        headers = call.param_headers
+        if headers is None and tool.has_param_headers:
+            headers = headers_for(tool.definition.get("inputSchema", {}), arguments)
         try:
             async with asyncio.timeout(seconds):
                 answer = await upstream.ask(

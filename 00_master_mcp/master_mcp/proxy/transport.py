@@ -187,3 +187,13 @@ class HttpTransport:
 
 def _why(error: Exception) -> str:
     return str(error) or type(error).__name__
+
+
+def open_pool() -> aiohttp.ClientSession:
+    """One pool per spoke: a hung spoke can use up only its own connections."""
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        timeout=aiohttp.ClientTimeout(total=None, connect=5),
+        auto_decompress=False,
+        cookie_jar=aiohttp.DummyCookieJar(),
+    )

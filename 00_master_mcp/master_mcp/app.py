@@ -1,0 +1,162 @@
+"""Composition root: the only file that knows all rooms."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import uvicorn
+
+from fleetkit import log as logging
+from fleetkit import trust
+from fleetkit.errors import FleetError, Unavailable
+from fleetkit.log import get_logger
+from fleetkit.metrics import Metrics
+from fleetkit.settings import FleetSettings
+from master_mcp import hub_tools
+from master_mcp.audit import Audit
+from master_mcp.auth.keys import Keys, ensure_files
+from master_mcp.auth.session import Sealer
+from master_mcp.catalog.tools import Catalog
+from master_mcp.catalog.watcher import Watcher
+from master_mcp.guard import Guard
+from master_mcp.mcp.door import McpDoor
+from master_mcp.mcp.legacy import LegacyEra
+from master_mcp.mcp.lists import Lists
+from master_mcp.mcp.modern import ModernEra
+from master_mcp.proxy.call import Proxy
+from master_mcp.proxy.upstream import Upstream
+from master_mcp.rest.ops import Ops
+from master_mcp.spokes import Starter
+from master_mcp.status import Fleet, Member
+from master_mcp.store import open_hub_store
+from master_mcp.web import Web, only_managers
+
+log = get_logger()
+
+
+class Hub:
+    """Everything that runs behind port 8000. `app` is its ASGI app while `running()`."""
+
+    app: Web
+
+    def __init__(self, config: FleetSettings) -> None:
+        self.config = config
+        self.ring = trust.KeyRing(trust.private_dir(config.data_dir))
+        self.metrics = Metrics()
+        self.catalog = Catalog()
+        self.fleet = Fleet(self.catalog)
+
+    @asynccontextmanager
+    async def running(self, *, processes: bool = False, only: tuple[str, ...] = ()) -> AsyncGenerator["Hub"]:
+        """Open the store, start the spokes, answer; close everything in reverse."""
+        async with AsyncExitStack() as stack:
+            self.store = open_hub_store(self.config)
+            stack.callback(self.store.close)
+            self.keys = Keys(self.store, self.ring)
+            ensure_files(self.keys, self.config.data_dir)
+            self.audit = Audit(self.store)
+            await self._start(Starter(self.config, stack, self.ring), processes, only)
+            self._open_doors()
+            tasks = await stack.enter_async_context(asyncio.TaskGroup())
+            running = [tasks.create_task(watcher.run()) for watcher in self._watchers()]
+            running.append(tasks.create_task(self.keys.watch()))
+            stack.callback(lambda: [task.cancel() for task in running])
+            yield self
+
+    async def _start(self, starter: Starter, processes: bool, only: tuple[str, ...]) -> None:
+        members = [await starter.master(lambda: hub_tools.build(self.fleet, self.catalog))]
+        for name, row in self.config.spokes.items():
+            if row.enabled and (not only or name in only):
+                remote = processes or row.url is not None
+                members.append(await (starter.remote(name) if remote else starter.embedded(name)))
+        for member in members:
+            self.fleet.members[member.name] = member
+            if member.upstream is not None:
+                member.watcher = Watcher(member.upstream, self.catalog, self.store, self.metrics)
+                await member.watcher.load()
+        await asyncio.gather(*(member.watcher.look() for member in members if member.watcher and member.embedded))
+
+    def _open_doors(self) -> None:
+        hub = self.config.hub
+        upstreams: dict[str, Upstream] = {m.name: m.upstream for m in self._members() if m.upstream is not None}
+        proxy = Proxy(
+            self.catalog,
+            upstreams,
+            self.audit,
+            self.metrics,
+            deadline_s=hub.deadline_s,
+            max_inflight=hub.max_inflight,
+            on_failure=self._poke,
+        )
+        lists = Lists(self.catalog, self.fleet.status)
+        sealer = Sealer(self.ring, hub.session_ttl_s)
+        mcp = McpDoor(ModernEra(proxy, lists), LegacyEra(proxy, lists, sealer), hub.max_request_bytes)
+        ops = Ops(self.fleet.status, self.metrics)
+        open_routes = {"/health": ops.health, "/ready": ops.ready}
+        if hub.metrics_open:
+            open_routes["/metrics"] = ops.metrics
+        guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
+        self.app = Web(guard, self.keys, open_routes, {"/mcp": mcp, "/metrics": only_managers(ops.metrics)})
+
+    def _members(self) -> list[Member]:
+        return list(self.fleet.members.values())
+
+    def _watchers(self) -> list[Watcher]:
+        return [member.watcher for member in self._members() if member.watcher is not None]
+
+    def _poke(self, service: str) -> None:
+        watcher = self.fleet.members[service].watcher
+        if watcher is not None:
+            watcher.poke()
+
+
+def serve(config: FleetSettings, *, processes: bool = False, only: tuple[str, ...] = ()) -> None:
+    """Run the hub in the foreground until SIGTERM or SIGINT.
+
+    Raises FleetError, before anything is changed, when it cannot start.
+    """
+    logging.configure("master", config.hub.log_level)
+    with _listen(config.hub.host, config.hub.port) as listener:
+        asyncio.run(_serve(Hub(config), listener, processes, only))
+
+
+async def _serve(hub: Hub, listener: socket.socket, processes: bool, only: tuple[str, ...]) -> None:
+    async with hub.running(processes=processes, only=only):
+        web = uvicorn.Server(
+            uvicorn.Config(
+                hub.app,
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_graceful_shutdown=3,
+            )
+        )
+        log.info("hub.started", host=hub.config.hub.host, port=listener.getsockname()[1])
+        await web.serve(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """The listening socket, taken before anything else so that a taken port is one clear message."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as error:
+        listener.close()
+        raise Unavailable(
+            f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or set FLEET_HUB__PORT"
+        ) from error
+    return listener
+
+
+def main() -> None:
+    """Run the hub as configured; exits 2 with one sentence when it cannot start."""
+    from fleetkit import settings
+
+    try:
+        serve(settings.load())
+    except FleetError as error:
+        raise SystemExit(f"fleet: {error.message}") from error

@@ -1,0 +1,98 @@
+"""The hub's own tools: what this fleet is, how its services are, which tools there are."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from fleetkit import Risk, Spoke
+from fleetkit.errors import NotFound
+from master_mcp.catalog.tools import Catalog
+from master_mcp.status import Fleet
+
+
+class Service(BaseModel):
+    """One service of the fleet; `since` is seconds since the epoch."""
+
+    name: str
+    namespace: str
+    number: int
+    embedded: bool
+    url: str | None
+    health: str
+    reason: str
+    since: float
+    tools: int
+    breaker: str
+
+
+class ServerInfo(BaseModel):
+    """The hub and its services."""
+
+    name: str
+    version: str
+    started_at: float
+    tools: int
+    services: list[Service]
+
+
+class ToolLine(BaseModel):
+    """One tool: canonical id, the name on the MCP wire, its service, its highest risk, what it does."""
+
+    id: str
+    wire_name: str
+    service: str
+    risk: str
+    summary: str
+
+
+def build(fleet: Fleet, catalog: Catalog) -> Spoke:
+    """The spoke `master` over these rooms."""
+    spoke = Spoke("master", instructions="The hub itself.")
+
+    @spoke.tool(risk=Risk.read)
+    async def get_server_info() -> ServerInfo:
+        """The fleet's name, version, number of tools, and every service with its health."""
+        return ServerInfo.model_validate(fleet.status())
+
+    @spoke.tool(risk=Risk.read)
+    async def list_services() -> list[Service]:
+        """Every service with namespace, health, number of tools and breaker state."""
+        return [Service.model_validate(fleet.service(member)) for member in fleet.members.values()]
+
+    @spoke.tool(risk=Risk.read)
+    async def get_service_health(service: str) -> Service:
+        """The health of one service, and the reason when it is unavailable.
+
+        Args:
+            service: its name (`linux_cli`) or namespace (`os.linux`).
+        """
+        for member in fleet.members.values():
+            if service in (member.name, member.namespace):
+                return Service.model_validate(fleet.service(member))
+        raise NotFound(f"no service {service!r}: the fleet has {', '.join(fleet.members)}")
+
+    @spoke.tool(risk=Risk.read)
+    async def list_tools(query: str = "", service: str = "") -> list[ToolLine]:
+        """Tools of the fleet with their risk, without their schemas.
+
+        Args:
+            query: only tools whose id or description holds every one of these words.
+            service: only tools of this service.
+        """
+        words = query.lower().split()
+        lines = [_line(tool.id, tool.wire, tool.service, tool.risk, tool.definition) for tool in catalog.all()]
+        return [
+            line
+            for line in lines
+            if (not service or line.service == service)
+            and all(word in f"{line.id} {line.summary}".lower() for word in words)
+        ]
+
+    # The decorator registers them; naming them here tells the type checker that they are used.
+    _ = (get_server_info, list_services, get_service_health, list_tools)
+    return spoke
+
+
+def _line(tool_id: str, wire: str, service: str, risk: str, definition: Any) -> ToolLine:
+    summary = str(definition.get("description") or "").strip().split("\n", 1)[0]
+    return ToolLine(id=tool_id, wire_name=wire, service=service, risk=str(risk), summary=summary)

@@ -1,0 +1,47 @@
+"""`/health`, `/ready`, `/metrics`: for people, containers and Prometheus."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from fleetkit.asgi import Exchange
+from fleetkit.errors import FleetError, Refused, body
+from fleetkit.metrics import Metrics
+from master_mcp.auth.keys import Key
+
+
+class Ops:
+    """The operational endpoints. `status` is the fleet's status as master.getServerInfo shows it."""
+
+    def __init__(self, status: Callable[[], Mapping[str, Any]], metrics: Metrics) -> None:
+        self._status = status
+        self._metrics = metrics
+
+    async def health(self, exchange: Exchange) -> None:
+        """200 once every embedded spoke that runs is listed; says nothing that needs a key."""
+        starting = [s["name"] for s in self._status()["services"] if s["embedded"] and s["health"] == "starting"]
+        content = {"status": "starting" if starting else "ok", "service": "master"}
+        await exchange.json(503 if starting else 200, content)
+
+    async def ready(self, exchange: Exchange) -> None:
+        """200 when every service answers, otherwise 503 with the reasons."""
+        problems = {
+            s["name"]: s["reason"] or s["health"] for s in self._status()["services"] if s["health"] != "healthy"
+        }
+        content = {"status": "not_ready" if problems else "ready", "problems": problems}
+        await exchange.json(503 if problems else 200, content)
+
+    async def metrics(self, exchange: Exchange) -> None:
+        """Prometheus text."""
+        await exchange.raw(200, self._metrics.render(), "text/plain; version=0.0.4; charset=utf-8")
+
+
+def require_manager(key: Key) -> None:
+    """Raises Refused unless the key administers the fleet."""
+    if not key.manages:
+        raise Refused(f"key {key.name!r} may not do this: use an operator key")
+
+
+async def problem(exchange: Exchange, error: FleetError, headers: Mapping[str, str] | None = None) -> None:
+    """Answer with problem+json (RFC 9457): the fleet's error keys beside the standard ones."""
+    content = {"type": "about:blank", "title": error.code, "status": error.http, "detail": error.message}
+    await exchange.json(error.http, content | body(error, None), headers)

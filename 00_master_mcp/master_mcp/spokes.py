@@ -1,0 +1,85 @@
+"""Bringing the fleet's rows to life: embedded in this process, or reached by URL."""
+
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from importlib import import_module
+
+from fleetkit import names, trust
+from fleetkit.errors import FleetError, Unavailable
+from fleetkit.log import get_logger
+from fleetkit.server import SpokeServer, setting_for
+from fleetkit.settings import FleetSettings, SpokeRow
+from fleetkit.spoke import Setting, Spoke, SpokeOptions
+from master_mcp.proxy.transport import EmbeddedTransport, HttpTransport, Transport, open_pool
+from master_mcp.proxy.upstream import Upstream
+from master_mcp.resilience.breaker import Breaker
+from master_mcp.status import Member
+
+log = get_logger()
+
+MASTER_ROW = SpokeRow(number=99, namespace="master")
+
+
+def find_spoke(name: str) -> Spoke:
+    """The spoke object of a row; raises Unavailable naming what to install."""
+    package = names.import_name(name)
+    try:
+        found = import_module(package).spoke
+    except ModuleNotFoundError as error:
+        if error.name == package:
+            raise Unavailable(f"package {package} is not installed: `fleet install {name}`") from error
+        raise Unavailable(f"{name} needs the package {error.name}: `fleet install {name}`") from error
+    except AttributeError as error:
+        raise Unavailable(f"package {package} exports no `spoke`") from error
+    if not isinstance(found, Spoke):
+        raise Unavailable(f"{package}.spoke is not a Spoke")
+    return found
+
+
+class Starter:
+    """Starts spokes for one hub; what it opens lives as long as `stack`."""
+
+    def __init__(self, config: FleetSettings, stack: AsyncExitStack, ring: trust.KeyRing) -> None:
+        self._config = config
+        self._stack = stack
+        self._ring = ring
+        self._limit = config.hub.max_answer_bytes
+
+    async def embedded(self, name: str) -> Member:
+        """A member in this process; one that cannot start is a member with its problem."""
+        row = self._config.row(name)
+        member = Member(name, row.namespace, row.number, embedded=True, url=None)
+        try:
+            spoke = find_spoke(name)
+            setting = setting_for(spoke, self._config, embedded=True)
+            server = await self._stack.enter_async_context(SpokeServer(spoke, row.namespace, setting).running())
+        except (FleetError, ImportError) as error:
+            member.problem = error.message if isinstance(error, FleetError) else f"{name} cannot be imported: {error}"
+            log.warning("spoke.start.failed", spoke=name, reason=member.problem)
+            return member
+        transport = EmbeddedTransport(name, server.app, self._limit)
+        member.upstream = self._upstream(name, row, transport, setting.service_token)
+        return member
+
+    async def remote(self, name: str) -> Member:
+        """A member behind a URL: its row's, or its own port on this machine."""
+        row = self._config.row(name)
+        url = row.url or f"http://127.0.0.1:{row.port}"
+        session = await self._stack.enter_async_context(open_pool())
+        transport = HttpTransport(name, url, session, self._limit)
+        member = Member(name, row.namespace, row.number, embedded=False, url=url)
+        member.upstream = self._upstream(name, row, transport, self._ring.service_token(name))
+        return member
+
+    async def master(self, build: Callable[[], Spoke]) -> Member:
+        """The hub's own tools, served like any spoke's."""
+        token = self._ring.service_token("master")
+        setting = Setting(self._config.data_dir, SpokeOptions(), token, "", embedded=True)
+        server = await self._stack.enter_async_context(SpokeServer(build(), "master", setting).running())
+        member = Member("master", "master", 0, embedded=True, url=None)
+        transport = EmbeddedTransport("master", server.app, self._limit)
+        member.upstream = self._upstream("master", MASTER_ROW, transport, token)
+        return member
+
+    def _upstream(self, name: str, row: SpokeRow, transport: Transport, token: str) -> Upstream:
+        return Upstream(name, row, transport, token, Breaker(name))

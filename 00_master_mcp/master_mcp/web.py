@@ -1,0 +1,77 @@
+"""The hub's ASGI app: guard, route, authenticate."""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+from fleetkit.asgi import Exchange, Receive, Scope, Send
+from fleetkit.errors import FleetError, NotFound, Refused
+from fleetkit.log import get_logger
+from master_mcp.auth.keys import Key, Keys
+from master_mcp.guard import Guard
+from master_mcp.rest.ops import problem
+
+log = get_logger()
+
+Open = Callable[[Exchange], Awaitable[None]]
+Keyed = Callable[[Exchange, Key], Awaitable[None]]
+
+
+class Unauthorized(FleetError):
+    """No key, or one that does not hold."""
+
+    code, http = "refused", 401
+
+
+class Web:
+    """Routes by exact path: `open_routes` need no key, `keyed_routes` do."""
+
+    def __init__(
+        self, guard: Guard, keys: Keys, open_routes: Mapping[str, Open], keyed_routes: Mapping[str, Keyed]
+    ) -> None:
+        self._guard = guard
+        self._keys = keys
+        self._open = open_routes
+        self._keyed = keyed_routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The ASGI entry."""
+        if scope["type"] != "http":
+            return
+        exchange = Exchange(scope, receive, send)
+        try:
+            self._guard.check(exchange.headers.get("host", ""), exchange.headers.get("origin", ""))
+            await self._route(exchange)
+        except Unauthorized as error:
+            await problem(exchange, error, {"www-authenticate": "Bearer"})
+        except FleetError as error:
+            await problem(exchange, error)
+
+    async def _route(self, exchange: Exchange) -> None:
+        keyed = self._keyed.get(exchange.path)
+        if keyed is not None:
+            await keyed(exchange, self._authenticate(exchange))
+            return
+        handler = self._open.get(exchange.path)
+        if handler is None:
+            raise NotFound(f"nothing at {exchange.path}: MCP is at /mcp")
+        await handler(exchange)
+
+    def _authenticate(self, exchange: Exchange) -> Key:
+        scheme, _, token = exchange.headers.get("authorization", "").partition(" ")
+        secret = token if scheme.lower() == "bearer" else exchange.headers.get("x-api-key", "")
+        if not secret:
+            raise Unauthorized("this hub needs a key: send it as `Authorization: Bearer KEY`")
+        key = self._keys.authenticate(secret.strip())
+        if key is None:
+            raise Unauthorized("the key is unknown, revoked or expired: `fleet keys list` shows the live ones")
+        return key
+
+
+def only_managers(handler: Open) -> Keyed:
+    """A route that only keys that administer the fleet may use."""
+
+    async def checked(exchange: Exchange, key: Key) -> None:
+        if not key.manages:
+            raise Refused(f"key {key.name!r} may not see this: use an operator key")
+        await handler(exchange)
+
+    return checked
