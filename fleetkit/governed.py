@@ -4,7 +4,8 @@ The hub decides; this is the second lock. A call without the hub's signed allowa
 """
 
 import inspect
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import orjson
@@ -26,6 +27,8 @@ from fleetkit.spoke import ToolSpec
 
 log = get_logger()
 
+Observe = Callable[[str, str, float], None]  # tool id, outcome, seconds
+
 # Keys of MCP's content blocks: part of the protocol, never data.
 _BLOCK_SHAPE = frozenset(
     {
@@ -42,11 +45,12 @@ class GovernedTool(Tool):
     _inner: FunctionTool = PrivateAttr()
     _id: str = PrivateAttr()
     _token: str = PrivateAttr()
+    _observe: Observe = PrivateAttr()
     _shape: frozenset[str] = PrivateAttr()
 
     @classmethod
-    def build(cls, spec: ToolSpec, namespace: str, token: str) -> "GovernedTool":
-        """The tool for `spec`, named for the wire, with risk in its annotations and meta."""
+    def build(cls, spec: ToolSpec, namespace: str, token: str, observe: Observe) -> "GovernedTool":
+        """The tool for `spec`, named for the wire, with risk in its annotations and meta; `observe` hears of calls."""
         canonical = names.canonical(namespace, spec.name)
         inner = FunctionTool.from_function(
             spec.function,
@@ -62,12 +66,19 @@ class GovernedTool(Tool):
         )
         inner.parameters["additionalProperties"] = False
         tool = cls(**{name: getattr(inner, name) for name in cls.model_fields if name in type(inner).model_fields})
-        tool._spec, tool._inner, tool._id, tool._token = spec, inner, canonical, token
+        tool._spec, tool._inner, tool._id, tool._token, tool._observe = spec, inner, canonical, token, observe
         tool._shape = frozenset(_property_names(inner.output_schema))
         return tool
 
     async def run(self, arguments: dict[str, Any]) -> ToolResult:
         """Run under the caller's allowance; a FleetError becomes a result with `isError`."""
+        started = time.perf_counter()
+        result = await self._governed(arguments)
+        code = (result.structured_content or {}).get("code") if result.is_error else "ok"
+        self._observe(self._id, str(code), time.perf_counter() - started)
+        return result
+
+    async def _governed(self, arguments: dict[str, Any]) -> ToolResult:
         context, allowed, problem = self._admit(arguments)
         with correlation.bound(context):
             try:

@@ -5,9 +5,11 @@ This is the one module that touches FastMCP's private attributes (see `_validate
 
 import asyncio
 import hmac
+import secrets
 import signal
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib import import_module
 from typing import Any
 
@@ -36,8 +38,8 @@ fastmcp.settings.check_for_updates = "off"
 fastmcp.settings.show_server_banner = False
 
 
-def build_server(spoke: Spoke, namespace: str, token: str) -> fastmcp.FastMCP[Any]:
-    """The FastMCP server of a spoke with every declared tool; a duplicate name raises ValueError."""
+def build_server(spoke: Spoke, namespace: str, token: str, metrics: Metrics) -> fastmcp.FastMCP[Any]:
+    """The FastMCP server of a spoke with every declared tool, counting calls; a duplicate name raises ValueError."""
     for module in spoke.tool_modules:
         import_module(module)
     server: fastmcp.FastMCP[Any] = fastmcp.FastMCP(
@@ -46,7 +48,8 @@ def build_server(spoke: Spoke, namespace: str, token: str) -> fastmcp.FastMCP[An
         on_duplicate="error",
         mask_error_details=True,
     )
-    tools = [GovernedTool.build(spec, namespace, token) for spec in spoke.tools.values()]
+    observe = partial(metrics.observe, spoke.name)
+    tools = [GovernedTool.build(spec, namespace, token, observe) for spec in spoke.tools.values()]
     for tool in tools:
         server.add_tool(tool)
     _validate_from_registry(server, {tool.name: tool.parameters for tool in tools})
@@ -66,7 +69,8 @@ class SpokeServer:
         self.spoke = spoke
         self.setting = setting
         self.metrics = Metrics()
-        self.server = build_server(spoke, namespace, setting.service_token)
+        self.server = build_server(spoke, namespace, setting.service_token, self.metrics)
+        self._etag = _digest(spoke, namespace)
         self._mcp = self.server.http_app(path=MCP_PATH, stateless_http=True)
         self._expected = f"Bearer {setting.service_token}".encode()
         self._routes: dict[tuple[str, str], HttpRoute] = {(r.method, r.path): r for r in spoke.routes}
@@ -87,7 +91,7 @@ class SpokeServer:
             return
         path = str(scope["path"])
         if path == "/health":
-            await _json(send, 200, {"status": "ok", "service": self.spoke.name})
+            await _json(send, 200, {"status": "ok", "service": self.spoke.name}, self._etag)
         elif path == "/ready":
             problems = await self._problems()
             status = {"status": "not_ready" if problems else "ready", "problems": problems}
@@ -148,13 +152,20 @@ async def _read_json(receive: Receive) -> Mapping[str, Any]:
     return loaded  # pyright: ignore[reportUnknownVariableType] - JSON from outside
 
 
-async def _json(send: Send, status: int, content: object) -> None:
-    await respond(send, status, orjson.dumps(content), b"application/json")
+def _digest(spoke: Spoke, namespace: str) -> str:
+    """A word for this start of the spoke: the hub lists its tools anew when it changes."""
+    return f'"{namespace}-{len(spoke.tools)}-{secrets.token_hex(4)}"'
 
 
-async def respond(send: Send, status: int, content: bytes, kind: bytes) -> None:
+async def _json(send: Send, status: int, content: object, etag: str = "") -> None:
+    await respond(send, status, orjson.dumps(content), b"application/json", etag)
+
+
+async def respond(send: Send, status: int, content: bytes, kind: bytes, etag: str = "") -> None:
     """Send one whole ASGI response."""
     headers = [(b"content-type", kind), (b"content-length", str(len(content)).encode())]
+    if etag:
+        headers.append((b"etag", etag.encode()))
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})
 
