@@ -205,7 +205,16 @@ def serve(spoke: Spoke) -> None:
 
 async def _serve(server: SpokeServer, host: str, port: int) -> None:
     web = uvicorn.Server(
-        uvicorn.Config(server.app, host=host, port=port, lifespan="off", log_config=None, access_log=False)
+        uvicorn.Config(
+            server.app,
+            host=host,
+            port=port,
+            interface="asgi3",  # uvicorn takes a bound method for ASGI 2
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+        )
     )
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
