@@ -49,7 +49,7 @@ class Paths:
 
         Looked up anew each time: a user or a host key may have been added since.
         """
-        homes = {Path("/root"), Path.home(), *_children(Path("/home"))}
+        homes = (Path("/root"), Path(os.path.expanduser("~")), *_children(Path("/home")))
         keys = [path for path in _children(Path("/etc/ssh")) if path.name.endswith("_key")]
         found = (*self._fixed, *keys, *(home / name for home in homes for name in HOME_SECRETS))
         return tuple(dict.fromkeys(map(_real, found)))
@@ -71,8 +71,7 @@ class Paths:
         return self._within(path, self.write_roots, "written")
 
     def _within(self, path: str | Path, roots: Iterable[Path], verb: str) -> Path:
-        if "\0" in str(path):
-            raise Invalid("a path cannot hold a null byte")
+        _check_spelling(str(path))
         real = _real(self.workspace / path)
         if self.is_hidden(real):
             raise Refused(f"{path} is hidden from every tool: keys, credentials and other processes stay out of reach")
@@ -80,6 +79,15 @@ class Paths:
             places = ", ".join(map(str, dict.fromkeys(roots)))
             raise Refused(f"{path} may not be {verb}; allowed: {places} (options read_paths and write_paths)")
         return real
+
+
+def _check_spelling(path: str) -> None:
+    if not path or "\0" in path:
+        raise Invalid("a path cannot be empty or hold a null byte")
+    try:
+        os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise Invalid("the path is not valid Unicode") from error
 
 
 def _real(path: Path) -> Path:

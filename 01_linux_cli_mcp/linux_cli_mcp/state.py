@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import cast
 
 from fleetkit import Setting
+from linux_cli_mcp.files import Files
+from linux_cli_mcp.history import History
 from linux_cli_mcp.options import LinuxOptions
 from linux_cli_mcp.policy import Paths
 
@@ -18,10 +20,13 @@ class Linux:
     options: LinuxOptions
     data_dir: Path
     paths: Paths
+    files: Files
 
 
 @asynccontextmanager
 async def running(setting: Setting) -> AsyncGenerator[Linux]:
     """The state for the life of the spoke."""
     options = cast("LinuxOptions", setting.options)
-    yield Linux(options, setting.data_dir, Paths(options, setting.data_dir))
+    paths = Paths(options, setting.data_dir)
+    files = Files(options, paths, History(setting.data_dir / "backups", options.max_backups))
+    yield Linux(options, setting.data_dir, paths, files)

@@ -1,0 +1,1 @@
+"""The machine itself: system facts, services and the journal."""
