@@ -1,0 +1,122 @@
+"""A hub in the test's own process, listening on a loopback port, with spokes of the test's choosing."""
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import sqlalchemy as sa
+import uvicorn
+import yaml
+
+from fleetkit import settings
+from fleetkit.shapes import mapping
+from master_mcp.app import Hub
+from master_mcp.store import audit
+
+
+@dataclass
+class RunningHub:
+    """A hub that answers; `admin` and `client` are the keys a new user finds."""
+
+    hub: Hub
+    url: str
+    admin: str
+    client: str
+
+    def audit_rows(self) -> list[Mapping[str, Any]]:
+        """Every committed audit row, oldest first."""
+        self.hub.store.write_now(lambda db: None)  # everything queued before this is on disk after it
+        rows = self.hub.store.read_now(lambda db: db.execute(sa.select(audit).order_by(audit.c.seq)).mappings().all())
+        return [dict(row) for row in rows]
+
+
+@asynccontextmanager
+async def listening(app: Any) -> AsyncGenerator[str]:
+    """An ASGI app on a free loopback port for the length of a block; yields its base URL."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1)
+    )
+    task = asyncio.create_task(server._serve(sockets=[listener]))  # without taking over the signals
+    while not server.started and not task.done():
+        await asyncio.sleep(0)
+    try:
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+def write_rows(data_dir: Path, spokes: Mapping[str, Any], hub: Mapping[str, Any] | None = None) -> None:
+    """The user's fleet.yaml: these rows and hub settings over the shipped ones, which are switched off."""
+    shipped = mapping(yaml.safe_load((settings.CHECKOUT / "config/fleet.yaml").read_text(encoding="utf-8")))
+    rows: dict[str, Any] = {name: {"enabled": False} for name in mapping(shipped["spokes"])}
+    for name, row in spokes.items():
+        rows[name] = {**rows.get(name, {}), "enabled": True, **row}
+    data_dir.mkdir(parents=True, exist_ok=True)
+    (data_dir / "fleet.yaml").write_text(yaml.safe_dump({"spokes": rows, "hub": dict(hub or {})}), encoding="utf-8")
+
+
+@asynccontextmanager
+async def running_hub(
+    data_dir: Path, spokes: Mapping[str, Any] | None = None, hub: Mapping[str, Any] | None = None
+) -> AsyncGenerator[RunningHub]:
+    """A hub over `spokes` (rows of fleet.yaml by name) on a free port."""
+    write_rows(data_dir, spokes or {}, hub)
+    made = Hub(settings.load(data_dir))
+    async with made.running(), listening(made.app) as url:
+        admin, client = ((data_dir / f"{name}.key").read_text(encoding="utf-8").strip() for name in ("admin", "client"))
+        yield RunningHub(made, url, admin, client)
+
+
+MODERN = "2026-07-28"
+
+
+async def ask(
+    hub: RunningHub, method: str, params: Mapping[str, Any] | None = None, *, key: str | None = None, **changes: Any
+) -> tuple[int, Any]:
+    """One stateless request: HTTP status and the JSON answer. `headers=` and `body=` replace what would be sent."""
+    named = mapping(params)
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": MODERN,
+        "io.modelcontextprotocol/clientCapabilities": {},
+        **mapping(named.get("_meta")),
+    }
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**named, "_meta": meta}}
+    headers = {
+        "Authorization": f"Bearer {key or hub.client}",
+        "Content-Type": "application/json",
+        "Accept": "application/json, text/event-stream",
+        "MCP-Protocol-Version": MODERN,
+        "Mcp-Method": method,
+    }
+    if "name" in named or "uri" in named:
+        headers["Mcp-Name"] = str(named.get("name", named.get("uri")))
+    headers.update(changes.get("headers", {}))
+    data = changes.get("body", orjson.dumps(body))
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(f"{hub.url}/mcp", data=data, headers={k: v for k, v in headers.items() if v}) as answer,
+    ):
+        raw = await answer.read()
+        if answer.content_type == "text/event-stream":
+            raw = raw.rpartition(b"data: ")[2]
+        return answer.status, orjson.loads(raw) if raw else None
+
+
+async def call(hub: RunningHub, tool: str, arguments: Mapping[str, Any] | None = None, **rest: Any) -> Mapping[str, Any]:
+    """The result of one tool call."""
+    _, answer = await ask(hub, "tools/call", {"name": tool, "arguments": dict(arguments or {})}, **rest)
+    return mapping(answer)["result"]
+
+
+def text_of(result: Mapping[str, Any]) -> str:
+    """The text of a tool result."""
+    return str(result["content"][0]["text"])
