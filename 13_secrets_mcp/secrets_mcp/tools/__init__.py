@@ -1,0 +1,1 @@
+"""The tools, by what they do to a secret: look, change, lease."""
