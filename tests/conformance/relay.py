@@ -1,10 +1,14 @@
-"""A relay that adds a key: the suite has no way to send one. `python relay.py PORT HUB_URL KEY_FILE`.
+"""A relay that adds a key: the suite has no way to send one. `python relay.py HUB_URL KEY_FILE`.
+
+It prints `{"port": ...}` when it listens.
 
 Everything else passes untouched both ways: Host and Origin as the client sent them (so the hub's own
 guard is what is tested), bytes as they come, and a disconnect of the client as a disconnect at the hub.
 """
 
 import contextlib
+import json
+import socket
 import sys
 from pathlib import Path
 
@@ -57,14 +61,17 @@ class Relay:
 
 
 def main() -> None:
-    """Serve on loopback until SIGTERM."""
-    port, hub, key_file = sys.argv[1:4]
+    """Serve on a free port of loopback until SIGTERM."""
+    hub, key_file = sys.argv[1:3]
     relay = Relay(hub, Path(key_file).read_text(encoding="utf-8").strip())
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.on_startup.append(relay.open)
     app.on_cleanup.append(relay.close)
     app.router.add_route("*", "/{path:.*}", relay.forward)
-    web.run_app(app, host="127.0.0.1", port=int(port), print=None, handler_cancellation=True)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        sys.stdout.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
+        sys.stdout.flush()
+        web.run_app(app, sock=listener, print=None, handler_cancellation=True, handle_signals=True)
 
 
 if __name__ == "__main__":
