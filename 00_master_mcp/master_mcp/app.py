@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import uvicorn
@@ -20,6 +20,7 @@ from master_mcp.auth.session import Sealer
 from master_mcp.catalog.tools import Catalog
 from master_mcp.catalog.watcher import Watcher
 from master_mcp.guard import Guard
+from master_mcp.lock import DataDirLock
 from master_mcp.mcp.door import McpDoor
 from master_mcp.mcp.legacy import LegacyEra
 from master_mcp.mcp.lists import Lists
@@ -66,10 +67,14 @@ class Hub:
 
     async def _start(self, starter: Starter, processes: bool, only: tuple[str, ...]) -> None:
         members = [await starter.master(lambda: hub_tools.build(self.fleet, self.catalog))]
-        for name, row in self.config.spokes.items():
-            if row.enabled and (not only or name in only):
-                remote = processes or row.url is not None
-                members.append(await (starter.remote(name) if remote else starter.embedded(name)))
+        rows = {name: self.config.row(name) for name in only or self.config.spokes}
+        local = [name for name, row in rows.items() if row.enabled and row.url is None]
+        if processes:
+            await starter.processes(local)
+        for name, row in rows.items():
+            if row.enabled:
+                embedded = name in local and not processes
+                members.append(await (starter.embedded(name) if embedded else starter.remote(name)))
         for member in members:
             self.fleet.members[member.name] = member
             if member.upstream is not None:
@@ -111,17 +116,24 @@ class Hub:
             watcher.poke()
 
 
-def serve(config: FleetSettings, *, processes: bool = False, only: tuple[str, ...] = ()) -> None:
-    """Run the hub in the foreground until SIGTERM or SIGINT.
+def serve(
+    config: FleetSettings,
+    *,
+    processes: bool = False,
+    only: tuple[str, ...] = (),
+    announce: Callable[[int], None] = lambda _port: None,
+) -> None:
+    """Run the hub in the foreground until SIGTERM or SIGINT; `announce` hears the port once it answers.
 
     Raises FleetError, before anything is changed, when it cannot start.
     """
-    logging.configure("master", config.hub.log_level)
-    with _listen(config.hub.host, config.hub.port) as listener:
-        asyncio.run(_serve(Hub(config), listener, processes, only))
+    with DataDirLock(config.data_dir), _listen(config.hub.host, config.hub.port) as listener:
+        asyncio.run(_serve(Hub(config), listener, processes, only, announce))
 
 
-async def _serve(hub: Hub, listener: socket.socket, processes: bool, only: tuple[str, ...]) -> None:
+async def _serve(
+    hub: Hub, listener: socket.socket, processes: bool, only: tuple[str, ...], announce: Callable[[int], None]
+) -> None:
     async with hub.running(processes=processes, only=only):
         web = uvicorn.Server(
             uvicorn.Config(
@@ -133,7 +145,9 @@ async def _serve(hub: Hub, listener: socket.socket, processes: bool, only: tuple
                 timeout_graceful_shutdown=3,
             )
         )
-        log.info("hub.started", host=hub.config.hub.host, port=listener.getsockname()[1])
+        port = int(listener.getsockname()[1])
+        log.info("hub.started", host=hub.config.hub.host, port=port)
+        announce(port)
         await web.serve(sockets=[listener])
 
 
@@ -144,6 +158,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)
     except OSError as error:
         listener.close()
         raise Unavailable(
@@ -157,6 +172,8 @@ def main() -> None:
     from fleetkit import settings
 
     try:
-        serve(settings.load())
+        config = settings.load()
+        logging.configure("master", config.hub.log_level)
+        serve(config)
     except FleetError as error:
         raise SystemExit(f"fleet: {error.message}") from error

@@ -1,6 +1,6 @@
 """Bringing the fleet's rows to life: embedded in this process, or reached by URL."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from importlib import import_module
 
@@ -14,6 +14,7 @@ from master_mcp.proxy.transport import EmbeddedTransport, HttpTransport, Transpo
 from master_mcp.proxy.upstream import Upstream
 from master_mcp.resilience.breaker import Breaker
 from master_mcp.status import Member
+from master_mcp.supervisor import Supervisor
 
 log = get_logger()
 
@@ -60,6 +61,10 @@ class Starter:
         transport = EmbeddedTransport(name, server.app, self._limit)
         member.upstream = self._upstream(name, row, transport, setting.service_token)
         return member
+
+    async def processes(self, spokes: Iterable[str]) -> None:
+        """Run these spokes as processes of this machine; `remote` reaches them."""
+        await self._stack.enter_async_context(Supervisor(self._config, spokes))
 
     async def remote(self, name: str) -> Member:
         """A member behind a URL: its row's, or its own port on this machine."""
