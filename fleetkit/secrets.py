@@ -26,6 +26,8 @@ TOKEN_HEADER = "x-fleet-token"  # noqa: S105 - a header's name
 RESOLVE_PATH = "/internal/resolve"
 GRANT_PATH = "/internal/grant"
 
+PUBLIC_FIELDS = frozenset({"username", "url"})  # masking these would mask `root` in every answer
+
 _BACKEND = re.compile(r"[a-z][a-z0-9]*")
 _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f]")
 _MAX = 512
@@ -59,6 +61,12 @@ class SecretRef:
     def name(self) -> str:
         """`backend/path`, what policies match."""
         return f"{self.backend}/{self.path}"
+
+
+def hide(reference: SecretRef, value: str) -> None:
+    """Mask `value` in this process from now on, unless its field is none that anybody hides."""
+    if reference.field not in PUBLIC_FIELDS:
+        scrubber.add(value)
 
 
 @dataclass(frozen=True)
@@ -125,7 +133,7 @@ class Resolver:
             value = await broker.resolve(use)
         else:
             value = await self._ask(str(ref), context, argument, destination)
-        scrubber.add(value)
+        hide(ref, value)
         return value
 
     async def _ask(self, reference: str, context: Context, argument: str, destination: str) -> str:

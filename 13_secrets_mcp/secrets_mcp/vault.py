@@ -9,8 +9,7 @@ from pathlib import Path
 from fleetkit import FleetError, Setting, correlation, settings
 from fleetkit.correlation import Caller, Context
 from fleetkit.errors import Invalid, NotFound, OverBudget, Refused
-from fleetkit.scrub import scrubber
-from fleetkit.secrets import LEASE, SecretRef, Use, serving
+from fleetkit.secrets import LEASE, SecretRef, Use, hide, serving
 from fleetkit.store import open_store
 from fleetkit.trust import private_dir
 from secrets_mcp.backends.environment import Environment
@@ -94,7 +93,7 @@ class Vault:
         value = await asyncio.to_thread(target.backend.value, target.stored.path, target.field)
         if len(value) > MAX_VALUE:
             raise OverBudget(f"{target.stored.name} has more than {MAX_VALUE} characters: that is not a credential")
-        scrubber.add(value)
+        hide(target.stored, value)
         return value
 
     def own_use(self, reference: SecretRef, argument: str, destination: str = "") -> Use:

@@ -14,6 +14,7 @@ HISTORY = ".history"
 KEEP = 10  # old values of one secret
 MAX_BYTES = 64 * 1024
 _NOT_SECRETS = (".md", ".example")
+_SETTING = "fleet_"  # a file named like a FLEET_* variable is a setting of the fleet, not a secret to use
 
 
 class Files:
@@ -95,7 +96,7 @@ class Files:
     def _find(self, path: str) -> Path:
         for root in self._roots:
             file = root / path
-            if not any(part.startswith(".") for part in Path(path).parts) and file.is_file():
+            if not _is_hidden(Path(path)) and file.is_file():
                 if not file.resolve().is_relative_to(root.resolve()):
                     raise Refused(f"files/{path} leads out of {root}: put the file itself there")
                 if not _is_private(file, self._roots[0]):
@@ -132,9 +133,12 @@ def _walk(root: Path) -> Iterator[Path]:
     if not root.is_dir():
         return
     for path in sorted(root.rglob("*")):
-        hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-        if not hidden and path.suffix not in _NOT_SECRETS and path.is_file():
+        if path.suffix not in _NOT_SECRETS and not _is_hidden(path.relative_to(root)) and path.is_file():
             yield path
+
+
+def _is_hidden(path: Path) -> bool:
+    return any(part.startswith(".") for part in path.parts) or path.name.lower().startswith(_SETTING)
 
 
 def _private_dirs(root: Path, folder: Path) -> Path:
