@@ -11,7 +11,6 @@ from pathlib import Path
 from types import TracebackType
 
 from fleetkit import names, settings, trust
-from fleetkit.errors import Unavailable
 from fleetkit.log import get_logger
 from fleetkit.settings import MIB, FleetSettings
 
@@ -35,8 +34,8 @@ class Supervisor:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> "Supervisor":
-        """Start every spoke; raises Unavailable when one has no program to start."""
-        commands = {name: _command(self._config, name) for name in self._spokes}
+        """Start every spoke; one without a program to start is named in the log and left out."""
+        commands = {name: _command(path) for name in self._spokes if (path := _program(self._config, name))}
         ring = trust.KeyRing(self._config.data_dir)
         for name in self._spokes:
             trust.write_private(token_file(self._config, name), ring.service_token(name))
@@ -99,10 +98,15 @@ def token_file(config: FleetSettings, name: str) -> Path:
     return config.data_dir / "tokens" / f"{name}.token"
 
 
-def _command(config: FleetSettings, name: str) -> list[str]:
-    program = settings.CHECKOUT / names.folder(config.row(name).number, name) / "mcp_server.py"
-    if not program.is_file():
-        raise Unavailable(f"{name} has no {program}: start without --processes, or restore the checkout")
+def _program(config: FleetSettings, name: str) -> Path | None:
+    path = settings.CHECKOUT / names.folder(config.row(name).number, name) / "mcp_server.py"
+    if path.is_file():
+        return path
+    log.error("supervisor.spoke.missing", spoke=name, path=str(path))
+    return None
+
+
+def _command(program: Path) -> list[str]:
     return [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), sys.executable, str(program)]
 
 
