@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ log = get_logger()
 
 PROBE_S = 2.0  # between looks at a healthy spoke
 RELIST_S = 60.0  # a spoke that cannot say whether its tools changed is asked again this often
+RELISTEN_S = 5.0  # before asking again a spoke that ended its news
 LIST_TIMEOUT_S = 5.0
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 60.0
@@ -38,6 +39,10 @@ class Watched(Protocol):
 
     async def list_tools(self) -> list[Mapping[str, Any]]:
         """Every tool definition; raises Unavailable when the spoke does not list them."""
+        ...
+
+    async def hear(self, changed: Callable[[], None]) -> None:
+        """Stay subscribed to changes of the tools; raises FleetError when the spoke cannot tell them."""
         ...
 
     def lost(self, reason: str) -> None:
@@ -69,6 +74,8 @@ class Watcher:
         self._gauge = metrics.health.labels(spoke.name)
         self._poked = asyncio.Event()
         self._seen: str | None = None
+        self._told = False
+        self._wordless = asyncio.Event()
         self._attempt = 0
         self.health = Health(since=time.time())
 
@@ -87,7 +94,13 @@ class Watcher:
             self.health.listed_at = row.listed_at
 
     async def run(self) -> None:
-        """Look, wait, look again."""
+        """Look, wait, look again; meanwhile hear what a server from elsewhere tells by itself."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_looking())
+            if self._spoke.row.url is not None:
+                tasks.create_task(self._keep_hearing())
+
+    async def _keep_looking(self) -> None:
         while True:
             await self.look()
             wait = PROBE_S if self.health.state == "healthy" else backoff(self._attempt)
@@ -95,14 +108,28 @@ class Watcher:
                 await asyncio.wait_for(self._poked.wait(), wait)
             self._poked.clear()
 
+    async def _keep_hearing(self) -> None:
+        await self._wordless.wait()
+        while True:
+            with contextlib.suppress(FleetError):  # it is down or cannot tell: looking finds out which
+                await self._spoke.hear(self._hear_of_change)
+            await asyncio.sleep(RELISTEN_S)
+
+    def _hear_of_change(self) -> None:
+        self._told = True
+        self._poked.set()
+
     async def look(self) -> None:
         """One look: is it there, has its list changed?"""
         try:
             async with asyncio.timeout(LIST_TIMEOUT_S):
                 word = await self._spoke.alive()
                 if self._must_list(word):
+                    self._told = False  # what is told from here on needs another list
                     await self._list()
                     self._seen = word
+                if not word:
+                    self._wordless.set()
         except TimeoutError:
             self._down(TimedOut(f"{self._spoke.name} does not answer within {LIST_TIMEOUT_S:g} s").message)
         except FleetError as error:
@@ -111,7 +138,7 @@ class Watcher:
             self._up()
 
     def _must_list(self, word: str) -> bool:
-        if self.health.state != "healthy" or word != self._seen or self.health.listed_at is None:
+        if self.health.state != "healthy" or self._told or word != self._seen or self.health.listed_at is None:
             return True
         return not word and time.time() - self.health.listed_at > RELIST_S
 

@@ -87,6 +87,18 @@ class Upstream:
         """See Transport.alive."""
         return await self.transport.alive()
 
+    async def hear(self, changed: Callable[[], None]) -> None:
+        """Call `changed` when the subscription stands and at every change of the tools, until the spoke ends it.
+
+        Raises Unavailable when the spoke is down.
+        """
+
+        async def on_notify(message: Message) -> None:
+            if message["method"] in _NEWS:
+                changed()
+
+        await self.ask("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, on_notify=on_notify)
+
     async def list_tools(self) -> list[Mapping[str, Any]]:
         """Every tool definition, page by page; raises Unavailable when the list is not one."""
         tools: list[Mapping[str, Any]] = []
@@ -104,6 +116,8 @@ class Upstream:
         raise Unavailable(f"{self.name} lists its tools without end")
 
 
+# The acknowledgement counts: what changed before it was not told.
+_NEWS = ("notifications/subscriptions/acknowledged", "notifications/tools/list_changed")
 DEFAULT_META: dict[str, Any] = {
     PROTOCOL_VERSION_META_KEY: LATEST_MODERN_VERSION,
     CLIENT_INFO_META_KEY: HUB_INFO,
