@@ -16,6 +16,7 @@ from fleetkit.server import SpokeServer
 from fleetkit.spoke import Setting, Spoke
 
 TOKEN = "fst_test"  # noqa: S105 - a token of the test's own
+OPERATOR = Caller("test", "test", "operator")
 
 
 @dataclass
@@ -31,6 +32,7 @@ class SpokeClient:
         arguments: Mapping[str, Any] | None = None,
         *,
         allow: Risk = Risk.destroy,
+        as_caller: Caller = OPERATOR,
         **named: Any,
     ) -> Any:
         """The structured result of `tool` (its Python or camelCase name) under an allowance up to `allow`.
@@ -39,8 +41,7 @@ class SpokeClient:
         """
         given = {**(arguments or {}), **named}
         canonical = names.canonical(self.namespace, tool)
-        caller = Caller("test", "test", "operator")
-        allowance = trust.Allowance(caller, canonical, trust.canonical_hash(given), allow, correlation.new_id())
+        allowance = trust.Allowance(as_caller, canonical, trust.canonical_hash(given), allow, correlation.new_id())
         answer = await self.client.call_tool(
             names.wire(canonical),
             given,

@@ -113,9 +113,10 @@ def asker() -> tuple[Context, Caller]:
 def build_backends(options: SecretsOptions, data_dir: Path) -> dict[str, Backend]:
     """Every backend under its name, configured or not."""
     own = options.files_paths or [data_dir / "secrets", settings.CHECKOUT / "secrets", Path("/run/secrets")]
+    keys = [path for path in (options.keepass_password_file, options.keepass_key_file) if path]
     made: list[Backend] = [
         KeePass(options.keepass_path, options.keepass_password_file, options.keepass_key_file),
-        Files(own),
+        Files(own, keys),
         Environment(options.environment_names, options.environment_prefix),
     ]
     return {backend.name: backend for backend in made}

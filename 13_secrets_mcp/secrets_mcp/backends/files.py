@@ -21,14 +21,16 @@ class Files:
     """Looks through `roots` in order; the first one, private to this user, is written to.
 
     A link may point anywhere within its root (Kubernetes mounts are made of links), never out of it.
+    `withheld` are files that happen to lie there and open another store.
     """
 
     name = "files"
     default_field = "value"
     writable = True
 
-    def __init__(self, roots: Sequence[Path]) -> None:
+    def __init__(self, roots: Sequence[Path], withheld: Sequence[Path] = ()) -> None:
         self._roots = roots
+        self._withheld = {path.resolve() for path in withheld}
         self._lock = threading.Lock()
 
     def status(self) -> Status:
@@ -38,7 +40,7 @@ class Files:
     def items(self) -> list[Item]:
         found: dict[str, Item] = {}
         for root in self._roots:
-            for path in _walk(root):
+            for path in (path for path in _walk(root) if path.resolve() not in self._withheld):
                 name = path.relative_to(root).as_posix()
                 found.setdefault(name, self._describe(name, path))
         return [found[name] for name in sorted(found)]
@@ -96,7 +98,7 @@ class Files:
     def _find(self, path: str) -> Path:
         for root in self._roots:
             file = root / path
-            if not _is_hidden(Path(path)) and file.is_file():
+            if not _is_hidden(Path(path)) and file.is_file() and file.resolve() not in self._withheld:
                 if not file.resolve().is_relative_to(root.resolve()):
                     raise Refused(f"files/{path} leads out of {root}: put the file itself there")
                 if not _is_private(file, self._roots[0]):
