@@ -37,13 +37,13 @@ class RunningHub:
 
 
 @asynccontextmanager
-async def listening(app: Any) -> AsyncGenerator[str]:
-    """An ASGI app on a free loopback port for the length of a block; yields its base URL."""
-    listener = socket.create_server(("127.0.0.1", 0))
+async def listening(app: Any, port: int = 0) -> AsyncGenerator[str]:
+    """An ASGI app on a (free) loopback port for the length of a block; yields its base URL."""
+    listener = socket.create_server(("127.0.0.1", port))
     server = uvicorn.Server(
         uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, timeout_graceful_shutdown=1)
     )
-    task = asyncio.create_task(server._serve(sockets=[listener]))  # without taking over the signals
+    task = asyncio.create_task(server._serve([listener]))  # pyright: ignore[reportPrivateUsage] - serve() would take the signals
     while not server.started and not task.done():
         await asyncio.sleep(0)
     try:
@@ -84,12 +84,12 @@ async def ask(
 ) -> tuple[int, Any]:
     """One stateless request: HTTP status and the JSON answer. `headers=` and `body=` replace what would be sent."""
     named = mapping(params)
-    meta = {
+    meta: dict[str, Any] = {
         "io.modelcontextprotocol/protocolVersion": MODERN,
         "io.modelcontextprotocol/clientCapabilities": {},
         **mapping(named.get("_meta")),
     }
-    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**named, "_meta": meta}}
+    body: dict[str, Any] = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**named, "_meta": meta}}
     headers = {
         "Authorization": f"Bearer {key or hub.client}",
         "Content-Type": "application/json",
@@ -111,7 +111,9 @@ async def ask(
         return answer.status, orjson.loads(raw) if raw else None
 
 
-async def call(hub: RunningHub, tool: str, arguments: Mapping[str, Any] | None = None, **rest: Any) -> Mapping[str, Any]:
+async def call(
+    hub: RunningHub, tool: str, arguments: Mapping[str, Any] | None = None, **rest: Any
+) -> Mapping[str, Any]:
     """The result of one tool call."""
     _, answer = await ask(hub, "tools/call", {"name": tool, "arguments": dict(arguments or {})}, **rest)
     return mapping(answer)["result"]
@@ -120,3 +122,18 @@ async def call(hub: RunningHub, tool: str, arguments: Mapping[str, Any] | None =
 def text_of(result: Mapping[str, Any]) -> str:
     """The text of a tool result."""
     return str(result["content"][0]["text"])
+
+
+def rows(**urls: str) -> dict[str, Any]:
+    """Rows of fleet.yaml for spokes behind these URLs, in the namespace os.<name>."""
+    return {
+        name: {"number": 80 + i, "namespace": f"os.{name}", "url": url} for i, (name, url) in enumerate(urls.items())
+    }
+
+
+async def settle(hub: RunningHub, *services: str) -> None:
+    """Have the watchers look until each of these services is known."""
+    for service in services:
+        watcher = hub.hub.fleet.members[service].watcher
+        assert watcher is not None
+        await watcher.look()

@@ -46,14 +46,14 @@ class Web:
             await problem(exchange, error)
 
     async def _route(self, exchange: Exchange) -> None:
-        keyed = self._keyed.get(exchange.path)
-        if keyed is not None:
-            await keyed(exchange, self._authenticate(exchange))
-            return
         handler = self._open.get(exchange.path)
-        if handler is None:
+        if handler is not None:
+            await handler(exchange)
+            return
+        keyed = self._keyed.get(exchange.path)
+        if keyed is None:
             raise NotFound(f"nothing at {exchange.path}: MCP is at /mcp")
-        await handler(exchange)
+        await keyed(exchange, self._authenticate(exchange))
 
     def _authenticate(self, exchange: Exchange) -> Key:
         scheme, _, token = exchange.headers.get("authorization", "").partition(" ")

@@ -1,11 +1,13 @@
 """A spoke that is dead, hung or lying gives one clear message and costs nobody else a call."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
 import pytest
 import spoken
-from hubs import RunningHub, call, listening, running_hub, text_of
+from hubs import call, listening, rows, running_hub, settle, text_of
+from support import free_port
 
 LIES = [
     (spoken.invalid_json, "unavailable", "not JSON"),
@@ -22,23 +24,13 @@ LIES = [
 ]
 
 
-def rows(**urls: str) -> dict[str, Any]:
-    return {name: {"number": 80 + i, "namespace": f"os.{name}", "url": url} for i, (name, url) in enumerate(urls.items())}
-
-
-async def settle(hub: RunningHub, *services: str) -> None:
-    """Have the watchers look until each of these services is known."""
-    for service in services:
-        watcher = hub.hub.fleet.members[service].watcher
-        assert watcher is not None
-        await watcher.look()
-
-
 @pytest.mark.parametrize(("lie", "code", "words"), LIES, ids=[lie.__name__ for lie, _, _ in LIES])
 async def test_a_lying_spoke_is_told_apart_and_its_neighbour_keeps_answering(
     tmp_path: Path, lie: spoken.Answer, code: str, words: str
 ) -> None:
-    honest = spoken.spoke_app(spoken.good, [{**spoken.TOOL, "name": "x", "_meta": {"fleet/id": "os.fine.look", "risk": "read"}}])
+    honest = spoken.spoke_app(
+        spoken.good, [{**spoken.TOOL, "name": "x", "_meta": {"fleet/id": "os.fine.look", "risk": "read"}}]
+    )
     async with (
         listening(spoken.spoke_app(lie)) as odd,
         listening(honest) as fine,
@@ -93,13 +85,11 @@ async def test_a_spoke_that_is_gone_keeps_its_tools_listed_and_says_why_they_fai
 
 
 async def test_a_spoke_that_comes_back_answers_without_anybody_reconnecting(tmp_path: Path) -> None:
-    async with running_hub(tmp_path, rows(odd="http://127.0.0.1:9")) as hub:
+    port = free_port()
+    async with running_hub(tmp_path, rows(odd=f"http://127.0.0.1:{port}")) as hub:
         await settle(hub, "odd")
         assert hub.hub.fleet.status()["services"][1]["health"] == "unavailable"
-        async with listening(spoken.spoke_app(spoken.good)) as url:
-            upstream = hub.hub.fleet.members["odd"].upstream
-            assert upstream is not None
-            upstream.transport._url = url  # the port it comes back on
+        async with listening(spoken.spoke_app(spoken.good), port):
             await settle(hub, "odd")
             assert text_of(await call(hub, "os_odd_look")) == "seen"
 
@@ -107,7 +97,7 @@ async def test_a_spoke_that_comes_back_answers_without_anybody_reconnecting(tmp_
 async def test_an_endless_tool_list_is_given_up(tmp_path: Path) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         await receive()
-        result = {"resultType": "complete", "tools": [], "nextCursor": "more"}
+        result: dict[str, Any] = {"resultType": "complete", "tools": [], "nextCursor": "more"}
         await spoken.send_json(send, {"jsonrpc": "2.0", "id": 0, "result": result})
 
     async with listening(app) as url, running_hub(tmp_path, rows(odd=url)) as hub:
@@ -140,7 +130,5 @@ async def test_the_hub_takes_a_bounded_number_of_calls_at_once(tmp_path: Path) -
         running_hub(tmp_path, rows(odd=url), {"max_inflight": 1, "deadline_s": 1.0}) as hub,
     ):
         await settle(hub, "odd")
-        import asyncio
-
         both = await asyncio.gather(call(hub, "os_odd_look"), call(hub, "os_odd_look"))
         assert sorted(result["structuredContent"]["code"] for result in both) == ["over_budget", "timed_out"]

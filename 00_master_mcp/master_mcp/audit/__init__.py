@@ -12,8 +12,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
-from fleetkit.errors import OverBudget
+from fleetkit.errors import OverBudget, Unavailable
 from fleetkit.log import get_logger
 from fleetkit.store import Store
 from master_mcp.store import audit
@@ -61,7 +62,10 @@ class Audit:
 
     async def commit(self, row: Row) -> None:
         """Append a row and wait until it is on disk; raises Unavailable when it cannot be."""
-        await asyncio.wrap_future(self.append(row))
+        try:
+            await asyncio.wrap_future(self.append(row))
+        except SQLAlchemyError as error:
+            raise Unavailable(f"the audit log cannot be written ({error.args[0]}): run `fleet doctor`") from error
 
     def _insert(self, db: sa.Connection) -> None:
         with self._lock:

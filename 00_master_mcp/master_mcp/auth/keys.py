@@ -83,6 +83,7 @@ class Keys:
         self._pepper = ring.derive("api-key-pepper")
         self._live: dict[str, Key] = {}
         self._seen: tuple[int, int] = (-1, -1)
+        self.unreadable = 0  # looks in a row at which the table could not be read
         self.refresh()
 
     def authenticate(self, secret: str) -> Key | None:
@@ -145,7 +146,9 @@ class Keys:
             await asyncio.sleep(POLL_S)
             try:
                 await asyncio.to_thread(self.refresh)
+                self.unreadable = 0
             except Unavailable as error:
+                self.unreadable += 1
                 log.warning("auth.keys.unreadable", reason=error.message)
 
     def _mac(self, secret: str) -> str:

@@ -50,6 +50,7 @@ class _Track:
     tool: str = "unknown"
     risk: str = "unknown"
     outcome: str = "ok"
+    sent: bool = False
 
 
 class Proxy:
@@ -112,6 +113,7 @@ class Proxy:
         upstream.breaker.check()
         if tool.risk is not Risk.read and allowed is not Risk.read:
             await self._audit.commit(self._row(call, track, "intent"))
+        track.sent = True
         return await self._send(call, tool, allowed, upstream, arguments)
 
     async def _send(
@@ -165,9 +167,11 @@ class Proxy:
 
     async def _record(self, call: ToolCall, track: _Track) -> None:
         self._metrics.observe(track.service, track.tool, track.outcome, time.perf_counter() - track.started)
-        written = self._audit.append(self._row(call, track, track.outcome))
-        if track.risk != Risk.read.value and track.outcome != "cancelled":
-            await asyncio.wrap_future(written)
+        row = self._row(call, track, track.outcome)
+        if track.sent and track.risk != Risk.read.value and track.outcome != "cancelled":
+            await self._audit.commit(row)
+        else:
+            self._audit.append(row)
 
 
 def permitted(key: Key, tool: CatalogTool) -> Risk:
