@@ -102,7 +102,15 @@ async def journal(
     filters = {"--unit": unit, "--since": since, "--priority": priority, "--directory": folder}
     given = [f"{option}={value}" for option, value in filters.items() if value is not None]
     text = await _ask("journalctl", "--no-pager", "--output=json", f"--lines={lines}", *given)
-    return [_entry(orjson.loads(line)) for line in text.splitlines() if line.startswith("{")]
+    entries = [_entry(orjson.loads(line)) for line in text.splitlines() if line.startswith("{")]
+    places = [folder] if folder else [Path("/var/log/journal"), Path("/run/log/journal")]
+    if not entries and not await asyncio.to_thread(_any_journal, places):  # journalctl itself says only "nothing"
+        raise Unavailable(f"there is no journal in {' or '.join(map(str, places))}: systemd-journald does not run here")
+    return entries
+
+
+def _any_journal(places: list[Path]) -> bool:
+    return any(True for place in places for _ in place.rglob("*.journal*"))
 
 
 def _entry(row: Mapping[str, Any]) -> JournalEntry:
@@ -156,6 +164,4 @@ async def _ask(program: str, *arguments: str) -> str:
     reason = problem.decode("utf-8", "replace").strip().splitlines()
     if process.returncode:
         raise Invalid(f"{program}: {reason[0] if reason else f'ended with {process.returncode}'}")
-    if any("No journal files" in line for line in reason):
-        raise Unavailable("there is no journal on this machine: systemd-journald does not run here")
     return output.decode("utf-8", "replace")
