@@ -16,6 +16,7 @@ from typing import Any
 import fastmcp
 import orjson
 import uvicorn
+import uvloop
 
 from fleetkit import log as logging
 from fleetkit import names, settings, trust
@@ -200,7 +201,7 @@ def serve(spoke: Spoke) -> None:
         server = SpokeServer(spoke, row.namespace, setting)
     except FleetError as error:
         raise SystemExit(f"{spoke.name}: {error.message}") from error
-    asyncio.run(_serve(server, config.hub.host, names.port(row.number)))
+    uvloop.run(_serve(server, config.hub.host, names.port(row.number)))
 
 
 async def _serve(server: SpokeServer, host: str, port: int) -> None:
