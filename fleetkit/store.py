@@ -22,7 +22,7 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, SQLAlchemyError
 
 from fleetkit import trust
 from fleetkit.errors import OverBudget, Unavailable
@@ -147,6 +147,8 @@ class Store:
             with self._writing.begin() as connection:
                 for job in batch:
                     finished.extend(_attempt(connection, job))
+                    if not connection.in_transaction():
+                        raise InvalidRequestError("a write ended the transaction that it shares with others")
         except SQLAlchemyError as error:
             problem = _unavailable(self.engine, error)
             for job in batch:
@@ -181,9 +183,16 @@ def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = No
     before a migration. Raises Unavailable, saying what to do, when the file is damaged, locked or newer
     than this program.
     """
-    engine = _engine(url or f"sqlite:///{trust.private_dir(data_dir) / name}.db")
+    own = sa.URL.create("sqlite", database=str(data_dir / f"{name}.db"))
+    engine = _engine(sa.make_url(url) if url else own)
     try:
+        if url is None:
+            trust.private_dir(data_dir)
         _migrate(engine, migrations)
+    except OSError as error:
+        raise Unavailable(
+            f"database {_where(engine)}: {error.strerror}. What to do: make its directory, writable for this user."
+        ) from error
     except CommandError as error:
         raise Unavailable(
             f"database {_where(engine)} was written by a newer version ({error}): "
@@ -196,8 +205,7 @@ def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = No
     return Store(engine)
 
 
-def _engine(url: str) -> sa.Engine:
-    at = sa.make_url(url)
+def _engine(at: sa.URL) -> sa.Engine:
     if at.get_backend_name() != "sqlite":
         return sa.create_engine(at)
     engine = sa.create_engine(at, connect_args={} if "timeout" in at.query else {"timeout": BUSY_S})
@@ -240,7 +248,7 @@ def _migrate(engine: sa.Engine, migrations: Path) -> None:
         current = _current_revision(connection)
         script.get_revision(current or "base")  # raises CommandError for one this version does not know
         if path is not None and existed:
-            _back_up(connection, path, current)
+            _back_up(path, current)
         config.attributes["connection"] = connection
         command.upgrade(config, "head")
 
@@ -255,14 +263,14 @@ def _current_revision(connection: sa.Connection) -> str | None:
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _back_up(connection: sa.Connection, path: Path, revision: str | None) -> None:
+def _back_up(path: Path, revision: str | None) -> None:
+    """A whole copy or none; the caller holds the write lock, so nothing changes meanwhile."""
     copy = path.with_name(f"{path.name}.{revision or 'empty'}.bak")
     partial = copy.with_name(f"{copy.name}.partial")
     partial.unlink(missing_ok=True)
     partial.touch(mode=0o600)
-    driver: Any = connection.connection.driver_connection
-    with closing(sqlite3.connect(partial)) as target:
-        driver.backup(target)
+    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as target:
+        source.backup(target)
     partial.replace(copy)
 
 
@@ -278,7 +286,6 @@ def _unavailable(engine: sa.Engine, error: Exception) -> Unavailable:
         "locked": "another process holds it: stop that one first",
         "full": "free disk space; nothing was written",
         "readonly": "make it writable for this user",
-        "unable to open": "make its directory, readable and writable for this user",
     }
     advice = next((text for key, text in hint.items() if key in cause), "run `fleet doctor`")
     return Unavailable(f"database {_where(engine)}: {cause}. What to do: {advice}.")
