@@ -1,6 +1,5 @@
-"""The spoke cmdb as a process of its own."""
+"""Serves the CMDB spoke as a process of its own."""
 
 from cmdb_mcp import spoke
 
-if __name__ == "__main__":
-    spoke.main()
+spoke.main()
