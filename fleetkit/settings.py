@@ -68,6 +68,7 @@ class SpokeRow(BaseModel):
     url: str | None = Field(default=None, description="where it listens when another machine runs it")
     names: Literal["canonical", "verbatim"] = "canonical"
     token_file: Path | None = None
+    calls: list[str] = Field(default=[], description="globs of other domains' tools it may call for its callers")
 
     @property
     def port(self) -> int:

@@ -3,10 +3,10 @@
 import asyncio
 import socket
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import orjson
@@ -18,6 +18,8 @@ from fleetkit import settings
 from fleetkit.shapes import mapping
 from master_mcp.app import Hub
 from master_mcp.store import audit
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -65,10 +67,38 @@ def write_rows(data_dir: Path, spokes: Mapping[str, Any], hub: Mapping[str, Any]
 
 
 @asynccontextmanager
-async def running_hub(
+async def in_own_task(manager: AbstractAsyncContextManager[T]) -> AsyncGenerator[T]:
+    """Enter and leave `manager` in one task, as its cancel scopes demand; a fixture does not."""
+    entered: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+    leave = asyncio.Event()
+
+    async def own() -> None:
+        async with manager as value:
+            entered.set_result(value)
+            await leave.wait()
+
+    task = asyncio.create_task(own())
+    await asyncio.wait([task, entered], return_when=asyncio.FIRST_COMPLETED)
+    if task.done():
+        await task
+    try:
+        yield await entered
+    finally:
+        leave.set()
+        await task
+
+
+def running_hub(
     data_dir: Path, spokes: Mapping[str, Any] | None = None, hub: Mapping[str, Any] | None = None
-) -> AsyncGenerator[RunningHub]:
+) -> AbstractAsyncContextManager[RunningHub]:
     """A hub over `spokes` (rows of fleet.yaml by name) on a free port."""
+    return in_own_task(_running_hub(data_dir, spokes, hub))
+
+
+@asynccontextmanager
+async def _running_hub(
+    data_dir: Path, spokes: Mapping[str, Any] | None, hub: Mapping[str, Any] | None
+) -> AsyncGenerator[RunningHub]:
     write_rows(data_dir, spokes or {}, hub)
     made = Hub(settings.load(data_dir))
     async with made.running(), listening(made.app) as url:

@@ -12,8 +12,10 @@ import uvloop
 from fleetkit import log as logging
 from fleetkit import trust
 from fleetkit.errors import FleetError, Unavailable
+from fleetkit.hub import CALL_PATH
 from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
+from fleetkit.secrets import GRANT_PATH
 from fleetkit.settings import FleetSettings
 from master_mcp import hub_tools
 from master_mcp.audit import Audit
@@ -29,6 +31,7 @@ from master_mcp.mcp.lists import Lists
 from master_mcp.mcp.modern import ModernEra
 from master_mcp.proxy.call import Proxy
 from master_mcp.proxy.upstream import Upstream
+from master_mcp.rest.internal import Internal
 from master_mcp.rest.ops import Ops
 from master_mcp.spokes import Starter
 from master_mcp.status import Fleet, Member
@@ -100,7 +103,13 @@ class Hub:
         sealer = Sealer(self.ring, hub.session_ttl_s)
         mcp = McpDoor(ModernEra(proxy, lists), LegacyEra(proxy, lists, sealer), hub.max_request_bytes)
         ops = Ops(self.fleet.status, self.metrics)
-        open_routes = {"/health": ops.health, "/ready": ops.ready}
+        internal = Internal(self.config.spokes, self.ring, self.keys, proxy, lambda name: self.fleet.members[name].url)
+        open_routes = {
+            "/health": ops.health,
+            "/ready": ops.ready,
+            GRANT_PATH: internal.grant,  # these two check a service token themselves
+            CALL_PATH: internal.call,
+        }
         if hub.metrics_open:
             open_routes["/metrics"] = ops.metrics
         guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)

@@ -268,4 +268,4 @@ async def test_a_change_is_not_sent_when_its_intent_cannot_be_written(tmp_path: 
         hub.hub.store.write_now(lambda db: db.exec_driver_sql("ALTER TABLE audit RENAME TO gone"))
         refused = await call(hub, "os_odd_look")
         assert refused["isError"]
-        assert sent == []
+        assert "tools/call" not in sent

@@ -78,4 +78,4 @@ class Audit:
 def _report(flush: "Future[None]") -> None:
     problem = flush.exception()
     if problem is not None:
-        log.error("audit.write.failed", reason=str(problem))
+        log.error("audit.write.failed", reason=str(problem).splitlines()[0])

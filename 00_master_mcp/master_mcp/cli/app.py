@@ -1,0 +1,26 @@
+"""The commands of `fleet`, put together."""
+
+import typer
+
+from master_mcp.cli import calls, config, doctor, install, keys, logs, new, reveal, stdio, up
+
+app = typer.Typer(
+    name="fleet",
+    help="One endpoint for every tool: start the fleet, look at it, call it.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(up.up)
+app.command()(calls.status)
+app.command()(calls.tools)
+app.command()(calls.describe)
+app.command()(calls.call)
+app.add_typer(keys.app, name="keys")
+app.command()(logs.logs)
+app.add_typer(config.app, name="config")
+app.command()(new.new)
+app.command()(install.install)
+app.command()(stdio.stdio)
+app.command()(doctor.doctor)
+app.add_typer(reveal.app, name="secrets")

@@ -1,0 +1,132 @@
+"""`fleet keys`: who may call the hub. Works with the hub running or stopped; it sees a change within a second."""
+
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from fleetkit.settings import FleetSettings
+    from master_mcp.auth.keys import Key, Keys
+
+app = typer.Typer(help="API keys: create, list, revoke, rotate.", no_args_is_help=True)
+
+FILES = {"admin": "admin.key", "client": "client.key"}
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
+
+
+@app.command()
+def create(
+    name: str,
+    role: Annotated[str, typer.Option(help="agent or operator")] = "agent",
+    scope: Annotated[
+        list[str] | None,
+        typer.Option(help="<read|change|destroy>:<tool glob>, such as read:os.linux.*; repeat for several."),
+    ] = None,
+    expires: Annotated[str | None, typer.Option(help="Life of the key: 90m, 12h, 30d.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the key to this file (0600) instead of showing it.")] = None,
+) -> None:
+    """Make a key. It is shown this once and kept nowhere."""
+    with _keys() as (_, keys):
+        key, secret = keys.create(name, role, scope, _seconds(expires))
+        _hand_over(key, secret, out)
+
+
+@app.command("list")
+def list_keys(as_json: AsJson = False) -> None:
+    """Every key ever made: name, role, scopes, state. Never the key itself."""
+    from master_mcp.cli import show
+
+    with _keys() as (_, keys):
+        rows = [_row(key) for key in keys.listed()]
+    if as_json:
+        show.as_json(rows)
+        return
+    columns = ("id", "name", "role", "state", "scopes", "created", "expires")
+    times = [{**row, "created": show.moment(row["created"]), "expires": show.moment(row["expires"])} for row in rows]
+    show.table(columns, ([", ".join(row["scopes"]) if c == "scopes" else row[c] for c in columns] for row in times))
+
+
+@app.command()
+def revoke(name: Annotated[str, typer.Argument(help="Name or id of a live key.")]) -> None:
+    """End a key. A running hub refuses it within a second."""
+    from master_mcp.cli import show
+
+    with _keys() as (_, keys):
+        key = keys.revoke(name)
+    show.say(f"Revoked {key.name} ({key.id}).")
+
+
+@app.command()
+def rotate(
+    name: Annotated[str, typer.Argument(help="Name or id of a live key.")],
+    overlap: Annotated[str, typer.Option(help="How long the old key still works: 0s, 10m, 1d.")] = "0s",
+    out: Annotated[Path | None, typer.Option(help="Write the key to this file (0600) instead of showing it.")] = None,
+) -> None:
+    """A new key with the same name and scopes. `client` and `admin` go back into their files."""
+    with _keys() as (config, keys):
+        key, secret = keys.rotate(name, _seconds(overlap) or 0)
+        own = FILES.get(key.name)
+        _hand_over(key, secret, out or (config.data_dir / own if own else None))
+
+
+@contextmanager
+def _keys() -> Generator[tuple["FleetSettings", "Keys"]]:
+    from fleetkit import settings, trust
+    from master_mcp.auth.keys import Keys
+    from master_mcp.store import open_hub_store
+
+    config = settings.load()
+    store = open_hub_store(config)
+    try:
+        yield config, Keys(store, trust.KeyRing(config.data_dir))
+    finally:
+        store.close()
+
+
+def _hand_over(key: "Key", secret: str, out: Path | None) -> None:
+    from master_mcp.cli import show
+
+    scopes = ", ".join(key.scopes)
+    if out is None:
+        show.say(f"Key {key.name} ({key.role}: {scopes}); it is shown this once:")
+        show.line(secret)
+        return
+    _write(out, secret)
+    show.say(f"Key {key.name} ({key.role}: {scopes}) is in {out}.")
+
+
+def _write(path: Path, secret: str) -> None:
+    """A private file, whole or absent; the mode of a directory that is not ours stays as it is."""
+    from fleetkit import trust
+
+    mode = path.parent.stat().st_mode if path.parent.exists() else None
+    trust.write_private(path, secret + "\n")
+    if mode is not None:
+        path.parent.chmod(mode & 0o7777)
+
+
+def _seconds(text: str | None) -> float | None:
+    from fleetkit.errors import Invalid
+
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+)([smhd])", text)
+    if found is None:
+        raise Invalid(f"{text!r} is no length of time: write 90s, 15m, 12h or 30d")
+    return float(found[1]) * UNITS[found[2]]
+
+
+def _row(key: "Key") -> dict[str, Any]:
+    import time
+
+    now = time.time()
+    state = "live" if key.live(now) else "revoked" if key.revoked_at and key.revoked_at <= now else "expired"
+    return {
+        "id": key.id, "name": key.name, "role": key.role, "state": state, "scopes": list(key.scopes),
+        "created": key.created_at, "expires": key.expires_at, "revoked": key.revoked_at,
+    }  # fmt: skip

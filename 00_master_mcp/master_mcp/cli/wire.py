@@ -1,0 +1,180 @@
+"""Speaking to the hub's `/mcp` as any client does, over the standard library's HTTP: quick to load."""
+
+import http.client
+import json
+from collections.abc import Callable, Generator, Mapping
+from http import HTTPStatus
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from fleetkit.errors import BY_CODE, FleetError, NotFound, Refused, Unavailable
+from fleetkit.settings import FleetSettings
+from fleetkit.shapes import mapping
+
+MODERN = "2026-07-28"
+VERSION_META = "io.modelcontextprotocol/protocolVersion"
+META = {
+    VERSION_META: MODERN,
+    "io.modelcontextprotocol/clientInfo": {"name": "fleet", "version": version("mcp-fleet")},
+    "io.modelcontextprotocol/clientCapabilities": {},
+}
+_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where "every address" is listened on, loopback answers
+
+Message = dict[str, Any]
+
+
+def hub_url(config: FleetSettings) -> str:
+    """Where this machine reaches its hub."""
+    host = _ANY.get(config.hub.host, config.hub.host)
+    return f"http://{f'[{host}]' if ':' in host else host}:{config.hub.port}"
+
+
+def read_key(config: FleetSettings, key_file: Path | None = None, *, operator: bool = False) -> str:
+    """The key to use: a file's, else the operator's or the client's; raises NotFound saying how to get one."""
+    path = key_file or config.data_dir / ("admin.key" if operator else "client.key")
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except FileNotFoundError as error:
+        raise NotFound(f"no key at {path}: start the hub once with `fleet up`, which makes it") from error
+    except PermissionError as error:
+        raise Refused(f"{path} belongs to another user: run this as the user of the hub") from error
+
+
+def protocol_headers(message: Mapping[str, Any]) -> dict[str, str]:
+    """The headers that the stateless protocol wants beside this message; none for older protocols."""
+    params = mapping(message.get("params"))
+    stated = mapping(params.get("_meta")).get(VERSION_META)
+    if not isinstance(stated, str):
+        return {}
+    headers = {"MCP-Protocol-Version": stated, "Mcp-Method": str(message.get("method"))}
+    name = params.get("name") or params.get("uri")
+    return headers | ({"Mcp-Name": _header(str(name))} if name else {})
+
+
+def _header(text: str) -> str:
+    """A header value: what HTTP cannot carry as it is goes encoded, as the protocol says."""
+    import base64
+
+    if text.isascii() and text.isprintable() and text == text.strip():
+        return text
+    return f"=?base64?{base64.b64encode(text.encode()).decode()}?="
+
+
+class Hub:
+    """A client of one hub with one key. Each request has a connection of its own, so threads may share it."""
+
+    def __init__(self, url: str, key: str, timeout_s: float | None = None) -> None:
+        self.url = url
+        self._key = key
+        self._timeout_s = timeout_s
+
+    def open(
+        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
+    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Send one request; close the connection when done. Raises Unavailable when nothing answers."""
+        where = urlsplit(self.url)
+        link = http.client.HTTPConnection(where.hostname or "", where.port, timeout=self._timeout_s)
+        given = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json", **(headers or {})}
+        try:
+            link.request(method, path, body, given)
+            return link, link.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            link.close()
+            raise Unavailable(f"no hub answers at {self.url}: start it with `fleet up`") from error
+
+    def request(
+        self, method: str, params: Mapping[str, Any] | None = None, on_notify: Callable[[Message], None] | None = None
+    ) -> dict[str, Any]:
+        """The result of one stateless MCP request; raises the FleetError that the hub answered with."""
+        given = mapping(params)
+        message = {
+            "jsonrpc": "2.0",
+            "id": 1,
+            "method": method,
+            "params": {**given, "_meta": {**META, **mapping(given.get("_meta"))}},
+        }
+        headers = {"Accept": "application/json, text/event-stream", **protocol_headers(message)}
+        link, response = self.open("POST", "/mcp", json.dumps(message).encode(), headers)
+        try:
+            for answer in messages(response):
+                if "method" not in answer:
+                    return _result(answer)
+                if on_notify is not None:
+                    on_notify(answer)
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the hub at {self.url} broke off: see `fleet logs`; the outcome is unknown") from error
+        finally:
+            link.close()
+        raise Unavailable(f"the hub at {self.url} ended without an answer: see `fleet logs`")
+
+    def tools(self) -> list[dict[str, Any]]:
+        """Every tool definition that the key may see."""
+        found: list[dict[str, Any]] = []
+        cursor: dict[str, Any] = {}
+        while True:
+            page = self.request("tools/list", cursor)
+            found += page.get("tools", [])
+            if not page.get("nextCursor"):
+                return found
+            cursor = {"cursor": page["nextCursor"]}
+
+    def call(
+        self, tool: str, arguments: Mapping[str, Any], on_notify: Callable[[Message], None] | None = None
+    ) -> dict[str, Any]:
+        """A tool's whole result, `isError` included."""
+        params = {"name": tool, "arguments": dict(arguments), "_meta": {"progressToken": 1}}
+        return self.request("tools/call", params, on_notify)
+
+    def ask(self, tool: str, **arguments: Any) -> Any:
+        """The structured content of a tool that is expected to work; raises the FleetError it answered with."""
+        result = self.call(tool, arguments)
+        content = mapping(result.get("structuredContent"))
+        if result.get("isError"):
+            raise as_error(content)
+        return content["result"] if set(content) == {"result"} else dict(content)
+
+
+def messages(response: http.client.HTTPResponse) -> Generator[Message]:
+    """Every JSON-RPC message of an answer, as it arrives; raises FleetError for an HTTP error without one."""
+    if "text/event-stream" in (response.getheader("content-type") or ""):
+        yield from _events(response)
+        return
+    raw = response.read()
+    content = _object(raw)
+    if "jsonrpc" in content:
+        yield content
+    elif response.status >= HTTPStatus.BAD_REQUEST:
+        raise as_error(content, f"the hub answered HTTP {response.status}: is another program on this port?")
+
+
+def _events(response: http.client.HTTPResponse) -> Generator[Message]:
+    data: list[bytes] = []
+    while row := response.readline():
+        row = row.rstrip(b"\r\n")
+        if row.startswith(b"data:"):
+            data.append(row[5:].removeprefix(b" "))
+        elif not row and data:
+            yield _object(b"\n".join(data))
+            data = []
+
+
+def _object(raw: bytes) -> Message:
+    try:
+        found: object = json.loads(raw or b"{}")
+    except ValueError:
+        return {}
+    return dict(mapping(found))
+
+
+def _result(answer: Mapping[str, Any]) -> dict[str, Any]:
+    if "error" in answer:
+        raise as_error(mapping(answer["error"]))
+    return dict(mapping(answer.get("result")))
+
+
+def as_error(content: Mapping[str, Any], otherwise: str = "the hub answered an error without a message") -> FleetError:
+    """The error that a body in the fleet's shape describes."""
+    kind = BY_CODE.get(str(content.get("code")), FleetError)
+    return kind(str(content.get("message") or content.get("detail") or otherwise), plan=content.get("plan"))
