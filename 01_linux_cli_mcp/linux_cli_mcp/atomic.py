@@ -2,8 +2,10 @@
 
 import hashlib
 import os
+import shutil
 import stat
 from contextlib import suppress
+from typing import BinaryIO
 
 from fleetkit import Conflict
 from linux_cli_mcp.jail import Place
@@ -11,7 +13,7 @@ from linux_cli_mcp.jail import Place
 DEFAULT_MODE = 0o644
 
 
-def put(place: Place, content: bytes | None, before: os.stat_result | None, mode: int | None) -> None:
+def put(place: Place, content: bytes | BinaryIO | None, before: os.stat_result | None, mode: int | None) -> None:
     """Make the file at `place` hold `content` (None: no file), keeping owner, mode and attributes.
 
     Raises Conflict when it is no longer the file that `before` describes (None: no file).
@@ -35,11 +37,16 @@ def put(place: Place, content: bytes | None, before: os.stat_result | None, mode
         _remove(temporary, place.folder)
 
 
-def _write_new(place: Place, temporary: str, content: bytes, before: os.stat_result | None, mode: int | None) -> None:
+def _write_new(
+    place: Place, temporary: str, content: bytes | BinaryIO, before: os.stat_result | None, mode: int | None
+) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
     descriptor = os.open(temporary, flags, 0o600, dir_fd=place.folder)
     with open(descriptor, "wb") as file:
-        file.write(content)
+        if isinstance(content, bytes):
+            file.write(content)
+        else:
+            shutil.copyfileobj(content, file)
         file.flush()
         if before is not None:
             os.fchown(descriptor, before.st_uid, before.st_gid)

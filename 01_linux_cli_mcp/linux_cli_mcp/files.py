@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import BinaryIO
 
 from pydantic import BaseModel, Field
 
@@ -86,6 +87,20 @@ class Files:
         content = self._history.read(self._paths.writable(path), backup_id)
         return self._change(path, lambda _: content, guard, "restore")
 
+    def receive(self, path: str, source: BinaryIO, sha256: str, *, overwrite: bool) -> tuple[str, str]:
+        """Put everything in `source` at `path`, however large; returns the real path and the backup's id.
+
+        Raises Conflict for an existing file unless `overwrite`, OverBudget when that is too large to keep.
+        """
+        jail = Jail(self._paths)
+        with self._one_at_a_time, jail.place(path, create=True) as place, explained(path):
+            before, info = self._current(jail, place)
+            if before is not None and not overwrite:
+                raise Conflict(f"{path} exists: choose another name or set overwrite (the old one is kept)")
+            backup = self._history.save(place.real, before, sha256, "transfer")
+            put(place, source, info, None)
+        return str(place.real), backup.backup_id
+
     def backups(self, path: str) -> list[Backup]:
         """The backups of `path`, newest first; raises Refused when tools may not see it."""
         return self._history.list(self._paths.readable(path))
@@ -102,7 +117,7 @@ class Files:
             if guard.dry_run or not change.changed:
                 return change
             with jail.place(path, create=after is not None) as place, explained(path):
-                backup = self._history.save(place.real, before, after, action)
+                backup = self._history.save(place.real, before, digest(after), action)
                 put(place, after, info, guard.mode)
             return change.model_copy(update={"backup_id": backup.backup_id})
 

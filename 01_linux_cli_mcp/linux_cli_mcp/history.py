@@ -43,8 +43,8 @@ class History:
         self._folder = folder
         self._keep = keep
 
-    def save(self, path: Path, before: bytes | None, after: bytes | None, action: Action) -> Backup:
-        """Keep `before` (None: no such file) durably; returns its record."""
+    def save(self, path: Path, before: bytes | None, after: str | None, action: Action) -> Backup:
+        """Keep `before` (None: no such file) durably; `after` is the hash of what comes. Returns its record."""
         folder = private_dir(self._of(path))
         now = datetime.now(UTC)
         backup = Backup(
@@ -55,7 +55,7 @@ class History:
             existed=before is not None,
             size=len(before or b""),
             sha256_before=digest(before),
-            sha256_after=digest(after),
+            sha256_after=after,
         )
         _write_durably(folder / f"{backup.backup_id}.bin", before or b"")
         write_private(folder / f"{backup.backup_id}.json", backup.model_dump_json())

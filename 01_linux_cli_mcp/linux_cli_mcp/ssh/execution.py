@@ -1,0 +1,147 @@
+"""Running a command on another machine so that it can always be ended there.
+
+A signal over the channel and closing it both leave the command running when the login is root. So the
+command gets a session of its own and says its number; to end it, a second channel kills that whole group.
+"""
+
+import asyncio
+import re
+import secrets
+import shlex
+import time
+from contextlib import suppress
+from typing import Protocol
+
+import asyncssh
+from pydantic import BaseModel, Field
+
+from fleetkit import Unavailable
+
+KILL_S = 5
+CHUNK = 64 * 1024
+
+# In the background, so that setsid never forks away from the process we wait for (also with busybox).
+_WRAP = """setsid sh -c 'echo "$1 $$"; exec "${SHELL:-/bin/sh}" -c "$2"' fleet "$1" "$2" & wait $!"""
+_KILL = """kill -TERM -- -$1 2>/dev/null
+for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 -- -$1 2>/dev/null || exit 0; sleep 0.1; done
+kill -KILL -- -$1 2>/dev/null"""
+
+
+class Output(BaseModel):
+    """What a command wrote and how it ended."""
+
+    exit_code: int = Field(description="128 + signal when it was killed")
+    stdout: str
+    stderr: str
+    truncated: bool
+    bytes_total: int
+    duration_ms: int
+
+
+class Reader(Protocol):
+    """A stream of the remote process."""
+
+    async def read(self, n: int = -1) -> bytes:
+        """Up to `n` bytes, empty at the end."""
+        ...
+
+
+class Capture:
+    """The beginning and the end of a stream, `limit` bytes in all."""
+
+    def __init__(self, limit: int) -> None:
+        self._half = limit // 2
+        self._head = bytearray()
+        self._tail = bytearray()
+        self.total = 0
+
+    def add(self, data: bytes) -> None:
+        """Take in the next part."""
+        self.total += len(data)
+        room = self._half - len(self._head)
+        self._head += data[:room] if room > 0 else b""
+        self._tail += data[max(room, 0) :]
+        del self._tail[: max(0, len(self._tail) - self._half)]
+
+    @property
+    def dropped(self) -> int:
+        """How many bytes in the middle are gone."""
+        return self.total - len(self._head) - len(self._tail)
+
+    @property
+    def text(self) -> str:
+        """What is kept, with a note where something is missing."""
+        gap = f"\n[... {self.dropped} bytes left out ...]\n".encode() if self.dropped else b""
+        return (bytes(self._head) + gap + bytes(self._tail)).decode("utf-8", "replace")
+
+
+class Remote:
+    """One command under way on `connection`."""
+
+    def __init__(self, connection: asyncssh.SSHClientConnection, limit: int) -> None:
+        self._connection = connection
+        self._mark = f"fleet-{secrets.token_hex(8)}"
+        self._group: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._early = b""
+        self.stdout = Capture(limit)
+        self.stderr = Capture(limit)
+
+    async def run(self, command: str) -> Output:
+        """Run to the end. However this is left early, nothing of the command keeps running there.
+
+        Raises Unavailable when the connection breaks: then what the command did is unknown.
+        """
+        started = time.monotonic()
+        line = shlex.join(["sh", "-c", _WRAP, "fleet", self._mark, command])
+        creating = asyncio.ensure_future(self._connection.create_process(line, encoding=None, stdin=asyncssh.DEVNULL))
+        try:
+            process = await asyncio.shield(creating)
+            await asyncio.gather(self._read_output(process.stdout), self._read_errors(process.stderr))
+            await process.wait_closed()
+        except asyncssh.Error as error:
+            raise Unavailable(f"the connection broke ({error}): what the command did is unknown") from error
+        except BaseException:
+            await asyncio.shield(self._end(creating))
+            raise
+        return self._output(process.exit_status, started)
+
+    async def _read_output(self, stream: Reader) -> None:
+        """Everything behind the line that says the group; a greeting of the login shell comes before it."""
+        while not self._group.done() and (data := await stream.read(CHUNK)):
+            self._early += data
+            if found := re.search(rb"%s (\d+)\n" % self._mark.encode(), self._early):
+                self._group.set_result(int(found.group(1)))
+                self.stdout.add(self._early[found.end() :])
+        while data := await stream.read(CHUNK):
+            self.stdout.add(data)
+
+    async def _read_errors(self, stream: Reader) -> None:
+        while data := await stream.read(CHUNK):
+            self.stderr.add(data)
+
+    async def _end(self, creating: "asyncio.Future[asyncssh.SSHClientProcess[bytes]]") -> None:
+        """Kill the whole group over a second channel; waits for its number when that is still to come."""
+        with suppress(asyncssh.Error, OSError, TimeoutError):
+            async with asyncio.timeout(KILL_S):
+                process = await creating
+                if not self._group.done():
+                    reading = asyncio.ensure_future(self._read_output(process.stdout))
+                    await asyncio.wait({reading, self._group}, return_when=asyncio.FIRST_COMPLETED)
+                    reading.cancel()
+                if self._group.done():
+                    number = str(self._group.result())
+                    await self._connection.run(shlex.join(["sh", "-c", _KILL, "fleet", number]))
+
+    def _output(self, status: int | None, started: float) -> Output:
+        if status is None:
+            raise Unavailable("the connection broke before the command ended: what it did is unknown")
+        if not self._group.done():
+            raise Unavailable(f"the command could not get a session of its own there: {self.stderr.text.strip()}")
+        return Output(
+            exit_code=status,
+            stdout=self.stdout.text,
+            stderr=self.stderr.text,
+            truncated=bool(self.stdout.dropped or self.stderr.dropped),
+            bytes_total=self.stdout.total + self.stderr.total,
+            duration_ms=int((time.monotonic() - started) * 1000),
+        )
