@@ -5,20 +5,19 @@ Works on the file's XML, not by pykeepass's search, which pastes its arguments i
 
 import io
 import struct
+import time
 import zlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
 from fleetkit.errors import Conflict, Invalid, NotFound, Refused, Unavailable
+from secrets_mcp.backends import totp
 from secrets_mcp.backends.port import Item, NewSecret
 
 KEEP = 10  # old values of one entry, as KeePass itself keeps
 STANDARD = {"password": "Password", "username": "UserName", "url": "URL", "notes": "Notes"}
 ATTACHMENT = "attachment:"
-TOTP = "totp"
-_SEEDS = ("otp", "TimeOtp-", "HmacOtp-", "TOTP Seed", "TOTP Settings")
 _ODD = {ord(character): f"%{ord(character):02X}" for character in "%/#"} | {n: f"%{n:02X}" for n in (*range(32), 127)}
 
 
@@ -39,7 +38,10 @@ def _open(raw: bytes, **credentials: Any) -> Any | None:
 
     broken = (HeaderChecksumError, PayloadChecksumError, ConstructError, SyntaxError, ValueError, KeyError)
     try:
-        return PyKeePass(io.BytesIO(raw), **credentials)
+        kp = PyKeePass(io.BytesIO(raw), **credentials)
+        if kp.kdbx.body is None:  # a version that pykeepass skips without a word
+            raise ValueError("version")
+        return kp
     except CredentialsError:
         return None
     except (*broken, struct.error, zlib.error, AttributeError) as error:
@@ -82,11 +84,11 @@ def describe(kp: Any, path: str, element: Any) -> Item:
 
 def value(kp: Any, element: Any, field: str) -> str:
     """One field of an entry; `totp` is the code of now, `attachment:NAME` a text file attached to it."""
-    if field == TOTP:
-        return _code(_strings(element))
+    if field == totp.FIELD:
+        return totp.code(_strings(element), time.time())
     if field.startswith(ATTACHMENT):
         return _attached_text(kp, element, field.removeprefix(ATTACHMENT))
-    if field.startswith(_SEEDS):
+    if totp.is_seed(field):
         raise Refused("the seed of a one-time password is never handed out: use the field totp")
     found = _strings(element).get(STANDARD.get(field, field))
     if not found:
@@ -118,10 +120,10 @@ def create(kp: Any, new: NewSecret, password: str) -> None:
 
 def replace(kp: Any, path: str, field: str, new: str) -> None:
     """Set a field and keep the entry as it was in its history; an expiry moves on by its own length."""
+    if field == totp.FIELD or field.startswith(ATTACHMENT):
+        raise Invalid(f"{field} cannot be rotated: change it in KeePass")
     element = find(kp, path)
     value(kp, element, field)
-    if field == TOTP or field.startswith(ATTACHMENT):
-        raise Invalid(f"{field} cannot be rotated: change it in KeePass")
     _set(kp, element, field, new)
 
 
@@ -184,9 +186,9 @@ def _strings(element: Any) -> dict[str, str]:
 def _field_names(element: Any) -> Iterator[str]:
     strings = _strings(element)
     yield from (name for name, key in STANDARD.items() if strings.get(key))
-    yield from (key for key in strings if key not in {"Title", *STANDARD.values()} and not key.startswith(_SEEDS))
-    if strings.get("otp") or strings.get("TimeOtp-Secret-Base32"):
-        yield TOTP
+    yield from (key for key in strings if key not in {"Title", *STANDARD.values()} and not totp.is_seed(key))
+    if totp.has_code(strings):
+        yield totp.FIELD
 
 
 def _attachments(element: Any) -> dict[str, int]:
@@ -202,36 +204,3 @@ def _attached_text(kp: Any, element: Any, name: str) -> str:
         return raw.decode()
     except UnicodeDecodeError:
         raise Invalid(f"the attachment {name} is not text and cannot be used as a secret") from None
-
-
-def _code(strings: dict[str, str]) -> str:
-    import pyotp
-    from pyotp.totp import TOTP as Totp
-
-    uri = strings.get("otp") or _uri_of_keepass(strings)
-    if not uri:
-        raise NotFound("this entry has no one-time password: set it up in KeePass first")
-    try:
-        found = pyotp.parse_uri(uri) if uri.startswith("otpauth://") else Totp(_plain_seed(uri))
-        return found.now() if isinstance(found, Totp) else _not_totp()
-    except ValueError:  # its text can quote the seed
-        raise Invalid("the one-time password of this entry cannot be read: set it up again in KeePass") from None
-
-
-def _not_totp() -> str:
-    raise Invalid("this entry has a counter-based one-time password; only time-based ones work here")
-
-
-def _plain_seed(text: str) -> str:
-    """A bare seed, or KeeOtp's `key=SEED&step=30`."""
-    return parse_qs(urlsplit(f"?{text}").query).get("key", [text])[0].replace(" ", "")
-
-
-def _uri_of_keepass(strings: dict[str, str]) -> str | None:
-    """KeePass's own fields (TimeOtp-*) as an otpauth URI."""
-    seed = strings.get("TimeOtp-Secret-Base32")
-    if not seed:
-        return None
-    digits, period = strings.get("TimeOtp-Length") or "6", strings.get("TimeOtp-Period") or "30"
-    algorithm = (strings.get("TimeOtp-Algorithm") or "HMAC-SHA-1").removeprefix("HMAC-").replace("-", "")
-    return f"otpauth://totp/entry?secret={seed}&digits={digits}&period={period}&algorithm={algorithm}"
