@@ -27,7 +27,8 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
-        self.headers: dict[str, str] = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
+        # httptools leaves the spaces behind a value, which are not part of it (RFC 9110, 5.5).
+        self.headers = {k.decode("latin-1"): v.strip(b" \t").decode("latin-1") for k, v in scope["headers"]}
         self.streaming = False
         self.extra: list[tuple[bytes, bytes]] = []
         self._receive = receive

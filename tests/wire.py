@@ -62,8 +62,9 @@ class Reply:
 class Stream:
     """An answer read message by message; leaving its block closes the connection."""
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, request_id: object = None) -> None:
         self._response = response
+        self.request_id = request_id
         self.status = response.status
         self.headers = response.headers
         self.text = ""
@@ -78,8 +79,9 @@ class Stream:
         return await anext(self._source)
 
     async def close(self) -> None:
-        """Read no further."""
+        """Read no further and drop the connection, which is how 2026-07-28 cancels."""
         await self._source.aclose()
+        self._response.close()
 
     async def _messages(self) -> AsyncGenerator[Message]:
         if self._response.content_type == "text/event-stream":
@@ -172,8 +174,10 @@ class ModernClient(Client):
     ) -> AsyncGenerator[Stream]:
         """A request whose answer is read message by message; leaving the block cancels it."""
         full = self.params(params or {})
-        body = orjson.dumps(self.message(method, full))
-        async with self.raw("POST", body, {**self.headers(method, full), **(headers or {})}) as found:
+        message = self.message(method, full)
+        sent = {**self.headers(method, full), **(headers or {})}
+        async with self.raw("POST", orjson.dumps(message), sent) as found:
+            found.request_id = message["id"]
             yield found
 
     async def request(
@@ -187,6 +191,18 @@ class ModernClient(Client):
         full = self.params(params or {})
         message = self.message(method, full, request_id)
         return await self.post(message, {**self.headers(method, full), **(headers or {})})
+
+    async def cancel(self, stream: Stream) -> None:
+        """Cancel a request under way."""
+        await stream.close()
+
+    @asynccontextmanager
+    async def changes(self) -> AsyncGenerator[Stream]:
+        """A subscription to changes of the tools, acknowledged."""
+        async with self.stream("subscriptions/listen", {"notifications": {"toolsListChanged": True}}) as found:
+            acknowledged = await found.next()
+            assert acknowledged["method"] == "notifications/subscriptions/acknowledged"
+            yield found
 
     async def call(self, tool: str, arguments: Message | None = None, **params: Any) -> Reply:
         """`tools/call`; further params beside name and arguments."""
@@ -247,20 +263,29 @@ class SessionClient(Client):
         return await self.post(message, self.headers())
 
     @asynccontextmanager
-    async def stream(self, message: Message) -> AsyncGenerator[Stream]:
+    async def stream(
+        self, method: str, params: Mapping[str, Any] | None = None, request_id: object = None
+    ) -> AsyncGenerator[Stream]:
         """A request whose answer is read message by message."""
+        message = self.message(method, dict(params or {}), request_id)
         async with self.raw("POST", orjson.dumps(message), self.headers()) as found:
+            found.request_id = message["id"]
             yield found
+
+    async def cancel(self, stream: Stream) -> None:
+        """Cancel a request under way."""
+        await self.notify("notifications/cancelled", {"requestId": stream.request_id})
 
     async def request(self, method: str, params: Mapping[str, Any] | None = None, request_id: object = None) -> Reply:
         """A request and its whole answer; questions of the server are answered meanwhile."""
-        async with self.stream(self.message(method, dict(params or {}), request_id)) as stream:
+        async with self.stream(method, params, request_id) as stream:
             messages: list[Message] = []
             async for message in stream:
                 messages.append(message)
                 if "method" in message and "id" in message:
-                    reply = {"jsonrpc": "2.0", "id": message["id"], "result": self.answer(message)}
-                    await self.post(reply, self.headers())
+                    answer = self.answer(message)
+                    outcome = answer if "error" in answer else {"result": answer}
+                    await self.post({"jsonrpc": "2.0", "id": message["id"], **outcome}, self.headers())
             return Reply(stream.status, stream.headers, messages, stream.text)
 
     async def call(self, tool: str, arguments: Message | None = None, **params: Any) -> Reply:
@@ -268,12 +293,12 @@ class SessionClient(Client):
         return await self.request("tools/call", {"name": tool, "arguments": arguments or {}, **params})
 
     async def call_answering(self, tool: str, arguments: Message | None, answer: Answer) -> Reply:
-        """`tools/call` whose questions `answer` answers."""
+        """`tools/call` whose questions `answer` answers, with `{"error": ...}` or a result."""
         self.answer = answer
         return await self.call(tool, arguments)
 
     @asynccontextmanager
-    async def news(self) -> AsyncGenerator[Stream]:
+    async def changes(self) -> AsyncGenerator[Stream]:
         """The session's own stream (GET)."""
         async with self.raw(
             "GET", None, {**self.headers(), "Accept": "text/event-stream", "Content-Type": None}
