@@ -16,6 +16,7 @@ from fleetkit.hub import CALL_PATH
 from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.secrets import GRANT_PATH
+from fleetkit.server import settle
 from fleetkit.settings import FleetSettings
 from master_mcp import hub_tools
 from master_mcp.audit import Audit
@@ -152,12 +153,14 @@ async def _serve(
                 lifespan="off",
                 log_config=None,
                 access_log=False,
+                proxy_headers=False,
                 server_header=False,
                 timeout_graceful_shutdown=3,
             )
         )
         for number in (signal.SIGTERM, signal.SIGINT):  # without them uvicorn re-raises, and nothing is closed
             asyncio.get_running_loop().add_signal_handler(number, lambda: setattr(web, "should_exit", True))
+        settle()
         port = int(listener.getsockname()[1])
         log.info("hub.started", host=hub.config.hub.host, port=port)
         announce(port)
