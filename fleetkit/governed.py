@@ -27,6 +27,8 @@ from fleetkit.spoke import ToolSpec
 
 log = get_logger()
 
+RISK_META = "fleet/risk"  # what a call turned out to risk, in the result's `_meta`
+
 Observe = Callable[[str, str, float], None]  # tool id, outcome, seconds
 
 # Keys of MCP's content blocks: part of the protocol, never data.
@@ -84,8 +86,11 @@ class GovernedTool(Tool):
             try:
                 if problem is not None:
                     raise problem
-                await self._hold_if_risky(arguments, allowed)
-                return _scrubbed(await self._inner.run(arguments), self._shape, self._spec.reveals)
+                risk = await self._hold_if_risky(arguments, allowed)
+                result = _scrubbed(await self._inner.run(arguments), self._shape, self._spec.reveals)
+                if self._spec.assess is not None:
+                    result.meta = {**(result.meta or {}), RISK_META: risk.value}
+                return result
             except MCPError:
                 raise
             except ValidationError as error:
@@ -113,9 +118,10 @@ class GovernedTool(Tool):
             return Context(cid, None, self._id), Risk.read, error
         return Context(allowance.correlation_id, allowance.caller, self._id, token), allowance.risk, None
 
-    async def _hold_if_risky(self, arguments: Mapping[str, Any], allowed: Risk) -> None:
-        if allowed.covers(self._spec.risk):
-            return
+    async def _hold_if_risky(self, arguments: Mapping[str, Any], allowed: Risk) -> Risk:
+        """The risk of this call; raises NeedsApproval with its plan when that is above `allowed`."""
+        if self._spec.assess is None and allowed.covers(self._spec.risk):
+            return self._spec.risk
         found = await self._assess(arguments)
         if not allowed.covers(found.risk):
             raise NeedsApproval(
@@ -123,6 +129,7 @@ class GovernedTool(Tool):
                 f"({allowed}): an operator key may run it",
                 plan=found.plan,
             )
+        return found.risk
 
     async def _assess(self, arguments: Mapping[str, Any]) -> Assessment:
         if self._spec.assess is None:

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
-from importlib import import_module
 
-from fleetkit import names, trust
-from fleetkit.errors import FleetError, Unavailable
+from fleetkit import trust
+from fleetkit.errors import FleetError
 from fleetkit.log import get_logger
 from fleetkit.server import SpokeServer, setting_for
 from fleetkit.settings import FleetSettings, SpokeRow
 from fleetkit.spoke import Setting, Spoke, SpokeOptions
+from master_mcp.finder import find_spoke
 from master_mcp.proxy.transport import EmbeddedTransport, HttpTransport, Transport, open_pool
 from master_mcp.proxy.upstream import Upstream
 from master_mcp.resilience.breaker import Breaker
@@ -19,22 +19,6 @@ from master_mcp.supervisor import Supervisor
 log = get_logger()
 
 MASTER_ROW = SpokeRow(number=99, namespace="master")
-
-
-def find_spoke(name: str) -> Spoke:
-    """The spoke object of a row; raises Unavailable naming what to install."""
-    package = names.import_name(name)
-    try:
-        found = import_module(package).spoke
-    except ModuleNotFoundError as error:
-        if error.name == package:
-            raise Unavailable(f"package {package} is not installed: `fleet install {name}`") from error
-        raise Unavailable(f"{name} needs the package {error.name}: `fleet install {name}`") from error
-    except AttributeError as error:
-        raise Unavailable(f"package {package} exports no `spoke`") from error
-    if not isinstance(found, Spoke):
-        raise Unavailable(f"{package}.spoke is not a Spoke")
-    return found
 
 
 class Starter:

@@ -15,10 +15,8 @@ Open = Callable[[Exchange], Awaitable[None]]
 Keyed = Callable[[Exchange, Key], Awaitable[None]]
 
 
-class Unauthorized(FleetError):
-    """No key, or one that does not hold."""
-
-    code, http = "refused", 401
+class Unauthorized(Exception):
+    """No key, or one that does not hold: `refused`, as HTTP says it."""
 
 
 class Web:
@@ -41,7 +39,7 @@ class Web:
             self._guard.check(exchange.headers.get("host", ""), exchange.headers.get("origin", ""))
             await self._route(exchange)
         except Unauthorized as error:
-            await problem(exchange, error, {"www-authenticate": "Bearer"})
+            await problem(exchange, Refused(str(error)), 401, {"www-authenticate": "Bearer"})
         except FleetError as error:
             await problem(exchange, error)
 

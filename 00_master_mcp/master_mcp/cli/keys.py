@@ -1,5 +1,6 @@
 """`fleet keys`: who may call the hub. Works with the hub running or stopped; it sees a change within a second."""
 
+import os
 import re
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -68,10 +69,17 @@ def rotate(
     out: Annotated[Path | None, typer.Option(help="Write the key to this file (0600) instead of showing it.")] = None,
 ) -> None:
     """A new key with the same name and scopes. `client` and `admin` go back into their files."""
+    from fleetkit import trust
+    from master_mcp.cli import show
+
     with _keys() as (config, keys):
         key, secret = keys.rotate(name, _seconds(overlap) or 0)
         own = FILES.get(key.name)
-        _hand_over(key, secret, out or (config.data_dir / own if own else None))
+        if own and out is None:
+            trust.write_private(config.data_dir / own, secret + "\n")
+            show.say(f"Key {key.name} is in {config.data_dir / own}; clients that hold the old one need it.")
+        else:
+            _hand_over(key, secret, out)
 
 
 @contextmanager
@@ -91,23 +99,24 @@ def _keys() -> Generator[tuple["FleetSettings", "Keys"]]:
 def _hand_over(key: "Key", secret: str, out: Path | None) -> None:
     from master_mcp.cli import show
 
-    scopes = ", ".join(key.scopes)
+    what = f"Key {key.name} ({key.role}: {', '.join(key.scopes)})"
     if out is None:
-        show.say(f"Key {key.name} ({key.role}: {scopes}); it is shown this once:")
+        show.say(f"{what}; it is shown this once:")
         show.line(secret)
-        return
-    _write(out, secret)
-    show.say(f"Key {key.name} ({key.role}: {scopes}) is in {out}.")
+    else:
+        _write_new(out, secret)
+        show.say(f"{what} is in {out}.")
 
 
-def _write(path: Path, secret: str) -> None:
-    """A private file, whole or absent; the mode of a directory that is not ours stays as it is."""
-    from fleetkit import trust
+def _write_new(path: Path, secret: str) -> None:
+    from fleetkit.errors import Conflict
 
-    mode = path.parent.stat().st_mode if path.parent.exists() else None
-    trust.write_private(path, secret + "\n")
-    if mode is not None:
-        path.parent.chmod(mode & 0o7777)
+    try:
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise Conflict(f"{path} exists: name a new file") from error
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(secret + "\n")
 
 
 def _seconds(text: str | None) -> float | None:

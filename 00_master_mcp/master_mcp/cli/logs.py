@@ -1,11 +1,12 @@
 """`fleet logs`: the lines of every service in one order."""
 
 import json
+import os
 import time
 from collections.abc import Generator, Iterable, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any, BinaryIO, cast
 
 import typer
 
@@ -50,9 +51,10 @@ class _Reader:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._open: dict[Path, tuple[int, TextIO]] = {}
+        self._open: dict[Path, tuple[int, BinaryIO]] = {}
 
     def fresh(self) -> Generator[Entry]:
+        """The entries written since the last time, file by file."""
         for path in sorted(self._folder.glob("*.log")):
             inode = path.stat().st_ino
             known = self._open.get(path)
@@ -61,26 +63,31 @@ class _Reader:
                 known[1].close()
                 known = None
             if known is None:
-                known = self._open[path] = (inode, path.open(encoding="utf-8", errors="replace"))
+                known = self._open[path] = (inode, path.open("rb"))
             yield from _entries(known[1], path.stem)
 
 
-def _entries(file: TextIO, service: str) -> Generator[Entry]:
+def _entries(file: BinaryIO, service: str) -> Generator[Entry]:
     """Each line as an entry; what a crashing program wrote beside its log counts as an error."""
     last = ""
-    while text := file.readline():
-        if not text.endswith("\n"):
-            file.seek(file.tell() - len(text.encode()))
+    while row := file.readline():
+        if not row.endswith(b"\n"):
+            file.seek(-len(row), os.SEEK_CUR)  # still being written
             return
-        try:
-            found: object = json.loads(text)
-        except ValueError:
-            found = None
-        if isinstance(found, dict) and "timestamp" in found:
-            last = str(found["timestamp"])
-            yield found
-        elif text.strip():
-            yield {"timestamp": last, "level": "error", "service": service, "event": text.rstrip()}
+        entry = _entry(row, service, last)
+        last = str(entry["timestamp"])
+        yield entry
+
+
+def _entry(row: bytes, service: str, last: str) -> Entry:
+    try:
+        found: object = json.loads(row)
+    except ValueError:
+        found = None
+    if isinstance(found, dict) and {"timestamp", "event"} <= found.keys():
+        return cast("Entry", found)
+    text = row.decode("utf-8", "replace").rstrip()
+    return {"timestamp": last, "level": "error", "service": service, "event": text}
 
 
 def _show(entries: Iterable[Entry], *, as_json: bool) -> None:

@@ -6,6 +6,7 @@ stream, and its answer a second call.
 
 import asyncio
 import itertools
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -83,7 +84,8 @@ class LegacyEra:
         if session is None:
             return
         token = exchange.headers[SESSION_HEADER]
-        self._ended[token] = session.expires_at
+        now = time.time()
+        self._ended = {t: expires for t, expires in self._ended.items() if expires > now} | {token: session.expires_at}
         live = self._live.pop(token, _Live())
         for task in live.calls.values():
             task.cancel()
@@ -93,8 +95,10 @@ class LegacyEra:
         params = mapping(message.get("params"))
         asked = params.get("protocolVersion")
         version = asked if asked in HANDSHAKE_PROTOCOL_VERSIONS else LATEST_HANDSHAKE_VERSION
-        capabilities, client = dict(mapping(params.get("capabilities"))), dict(mapping(params.get("clientInfo")))
-        token = self._sealer.seal(key.id, str(version), capabilities, client)
+        capabilities, client = mapping(params.get("capabilities")), mapping(params.get("clientInfo"))
+        answerable = {name: capabilities[name] for name in _CAPABILITY.values() if name in capabilities}
+        named = {name: str(client.get(name, ""))[:64] for name in ("name", "version")}
+        token = self._sealer.seal(key.id, str(version), answerable, named)
         content = {
             "protocolVersion": version,
             "capabilities": {"tools": {"listChanged": True}, "resources": {}, "logging": {}},

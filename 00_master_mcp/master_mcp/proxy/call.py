@@ -50,7 +50,7 @@ class _Track:
     tool: str = "unknown"
     risk: str = "unknown"
     outcome: str = "ok"
-    sent: bool = False
+    intended: bool = False
 
 
 class Proxy:
@@ -93,6 +93,7 @@ class Proxy:
         try:
             answer = await self._run(call, arguments, track)
             track.outcome = _outcome_of(answer)
+            track.risk = str(_meta_of(answer).get("fleet/risk", track.risk))
             return answer
         except FleetError as error:
             track.outcome = error.code
@@ -113,7 +114,7 @@ class Proxy:
         upstream.breaker.check()
         if tool.risk is not Risk.read and allowed is not Risk.read:
             await self._audit.commit(self._row(call, track, "intent"))
-        track.sent = True
+            track.intended = True
         return await self._send(call, tool, allowed, upstream, arguments)
 
     async def _send(
@@ -168,7 +169,7 @@ class Proxy:
     async def _record(self, call: ToolCall, track: _Track) -> None:
         self._metrics.observe(track.service, track.tool, track.outcome, time.perf_counter() - track.started)
         row = self._row(call, track, track.outcome)
-        if track.sent and track.risk != Risk.read.value and track.outcome != "cancelled":
+        if track.intended and track.outcome != "cancelled":
             await self._audit.commit(row)
         else:
             self._audit.append(row)
@@ -218,6 +219,10 @@ def _arguments(params: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(arguments, dict):
         raise Invalid("`arguments` must be an object")
     return cast("Mapping[str, Any]", arguments)
+
+
+def _meta_of(answer: Message) -> Mapping[str, Any]:
+    return mapping(mapping(answer.get("result")).get("_meta"))
 
 
 def _outcome_of(answer: Message) -> str:

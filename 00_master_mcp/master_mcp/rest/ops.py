@@ -3,10 +3,11 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import orjson
+
 from fleetkit.asgi import Exchange
-from fleetkit.errors import FleetError, Refused, body
+from fleetkit.errors import FleetError, body
 from fleetkit.metrics import Metrics
-from master_mcp.auth.keys import Key
 
 
 class Ops:
@@ -35,13 +36,10 @@ class Ops:
         await exchange.raw(200, self._metrics.render(), "text/plain; version=0.0.4; charset=utf-8")
 
 
-def require_manager(key: Key) -> None:
-    """Raises Refused unless the key administers the fleet."""
-    if not key.manages:
-        raise Refused(f"key {key.name!r} may not do this: use an operator key")
-
-
-async def problem(exchange: Exchange, error: FleetError, headers: Mapping[str, str] | None = None) -> None:
+async def problem(
+    exchange: Exchange, error: FleetError, status: int | None = None, headers: Mapping[str, str] | None = None
+) -> None:
     """Answer with problem+json (RFC 9457): the fleet's error keys beside the standard ones."""
-    content = {"type": "about:blank", "title": error.code, "status": error.http, "detail": error.message}
-    await exchange.json(error.http, content | body(error, None), headers)
+    status = status or error.http
+    content = {"type": "about:blank", "title": error.code, "status": status, "detail": error.message}
+    await exchange.raw(status, orjson.dumps(content | body(error, None)), "application/problem+json", headers)
