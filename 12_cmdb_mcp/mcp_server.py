@@ -1,5 +1,6 @@
-"""Serves the CMDB spoke as a process of its own."""
+"""The spoke cmdb as a process of its own."""
 
 from cmdb_mcp import spoke
 
-spoke.main()
+if __name__ == "__main__":
+    spoke.main()
