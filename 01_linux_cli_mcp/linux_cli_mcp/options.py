@@ -40,6 +40,7 @@ class LinuxOptions(SpokeOptions):
     network: bool = Field(default=False, description="commands may use the network")
     max_output_bytes: int = Field(default=64 * 1024, ge=1024)
     max_file_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    max_transfer_bytes: int = Field(default=1024 * 1024 * 1024, ge=1024, description="of one file over SSH")
     max_backups: int = Field(default=50, ge=1, description="kept per file; the oldest go first")
     journal_dir: Path | None = Field(default=None, description="journal files to read instead of this machine's own")
     max_parallel_hosts: int = Field(default=8, ge=1, le=64)

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import cast
 
 from fleetkit import Setting
+from fleetkit.secrets import Resolver
 from linux_cli_mcp.files import Files
 from linux_cli_mcp.history import History
+from linux_cli_mcp.hosts import Hosts
 from linux_cli_mcp.options import LinuxOptions
 from linux_cli_mcp.policy import Paths
 
@@ -21,6 +23,8 @@ class Linux:
     data_dir: Path
     paths: Paths
     files: Files
+    hosts: Hosts
+    resolver: Resolver
 
 
 @asynccontextmanager
@@ -29,4 +33,5 @@ async def running(setting: Setting) -> AsyncGenerator[Linux]:
     options = cast("LinuxOptions", setting.options)
     paths = Paths(options, setting.data_dir)
     files = Files(options, paths, History(setting.data_dir / "backups", options.max_backups))
-    yield Linux(options, setting.data_dir, paths, files)
+    hosts = Hosts(options.hosts, options.known_hosts or setting.data_dir / "known_hosts")
+    yield Linux(options, setting.data_dir, paths, files, hosts, Resolver("linux_cli", setting))

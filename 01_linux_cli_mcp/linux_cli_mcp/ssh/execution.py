@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Protocol
 
 import asyncssh
-from pydantic import BaseModel, Field
 
 from fleetkit import Unavailable
+from linux_cli_mcp.ssh.models import Output
 
 KILL_S = 5
 CHUNK = 64 * 1024
@@ -25,17 +25,6 @@ _WRAP = """setsid sh -c 'echo "$1 $$"; exec "${SHELL:-/bin/sh}" -c "$2"' fleet "
 _KILL = """kill -TERM -- -$1 2>/dev/null
 for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 -- -$1 2>/dev/null || exit 0; sleep 0.1; done
 kill -KILL -- -$1 2>/dev/null"""
-
-
-class Output(BaseModel):
-    """What a command wrote and how it ended."""
-
-    exit_code: int = Field(description="128 + signal when it was killed")
-    stdout: str
-    stderr: str
-    truncated: bool
-    bytes_total: int
-    duration_ms: int
 
 
 class Reader(Protocol):

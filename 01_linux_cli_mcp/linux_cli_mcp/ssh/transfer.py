@@ -5,37 +5,20 @@ import hashlib
 import posixpath
 import secrets
 import tempfile
-from collections.abc import Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Literal
+from typing import cast
 
 import asyncssh
-from pydantic import BaseModel, Field
 
 from fleetkit import Conflict, Invalid, NotFound, OverBudget, Refused, Unavailable
 from linux_cli_mcp.files import Files
 from linux_cli_mcp.jail import Jail, Opened
 from linux_cli_mcp.policy import Paths
-
-Direction = Literal["upload", "download"]
+from linux_cli_mcp.ssh.models import Direction, Transferred
 
 CHUNK = 256 * 1024
-
-
-class Transferred(BaseModel):
-    """A verified copy."""
-
-    host: str
-    direction: Direction
-    local_path: str
-    remote_path: str
-    size: int
-    sha256: str
-    replaced: str | None = Field(
-        description="what brings back the file that was there: a backup_id (download) or a remote path (upload)"
-    )
 
 
 class Transfer:
@@ -62,17 +45,15 @@ class Transfer:
                     await self._sftp.remove(temporary)
         return self._done("upload", str(opened.real), remote, size, digest, kept)
 
-    async def download(self, paths: Paths, files: Files, remote: str, local: str, *, overwrite: bool) -> Transferred:
+    async def download(self, files: Files, remote: str, local: str, *, overwrite: bool) -> Transferred:
         """Fetch a remote file; the local name changes only once the copy is proved."""
-        paths.writable(local)  # refuse before anything moves
         with tempfile.TemporaryFile() as spool, _explained(self._host, remote):
             hasher, size = hashlib.sha256(), 0
-            async with self._sftp.open(remote, "rb") as source:
-                while chunk := await source.read(CHUNK):
-                    size += len(chunk)
-                    self._check_size(remote, size)
-                    hasher.update(chunk)
-                    await asyncio.to_thread(spool.write, chunk)
+            async for chunk in self._chunks(remote):
+                size += len(chunk)
+                self._check_size(remote, size)
+                hasher.update(chunk)
+                await asyncio.to_thread(spool.write, chunk)
             await self._verify(remote, hasher.hexdigest())
             spool.seek(0)
             real, kept = await asyncio.to_thread(files.receive, local, spool, hasher.hexdigest(), overwrite=overwrite)
@@ -88,12 +69,16 @@ class Transfer:
                 await sink.write(chunk)
         return hasher.hexdigest(), size
 
+    async def _chunks(self, remote: str) -> AsyncGenerator[bytes]:
+        async with self._sftp.open(remote, "rb") as source:
+            while chunk := cast("bytes", await source.read(CHUNK)):
+                yield chunk
+
     async def _verify(self, remote: str, digest: str) -> None:
         """Read the remote file once more: only its own bytes prove what is there."""
         hasher = hashlib.sha256()
-        async with self._sftp.open(remote, "rb") as source:
-            while chunk := await source.read(CHUNK):
-                hasher.update(chunk)
+        async for chunk in self._chunks(remote):
+            hasher.update(chunk)
         if hasher.hexdigest() != digest:
             raise Conflict(f"{remote} on {self._host} changed while it was copied: nothing was replaced, try again")
 
