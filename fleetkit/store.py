@@ -205,6 +205,20 @@ def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = No
     return Store(engine)
 
 
+def quick_check(path: Path) -> None:
+    """Read a SQLite file through; raises Unavailable, saying what to do, when it is damaged."""
+    engine = _engine(sa.URL.create("sqlite", database=str(path)))
+    try:
+        with engine.connect() as connection:
+            found = str(connection.exec_driver_sql("PRAGMA quick_check").scalar())
+        if found != "ok":
+            raise Unavailable(f"database {path}: {found}. What to do: restore a backup (*.bak beside it).")
+    except DBAPIError as error:
+        raise _unavailable(engine, error) from error
+    finally:
+        engine.dispose()
+
+
 def _engine(at: sa.URL) -> sa.Engine:
     if at.get_backend_name() != "sqlite":
         return sa.create_engine(at)

@@ -20,6 +20,7 @@ META = {
     "io.modelcontextprotocol/clientInfo": {"name": "fleet", "version": version("mcp-fleet")},
     "io.modelcontextprotocol/clientCapabilities": {},
 }
+ACCEPT = {"Accept": "application/json, text/event-stream"}
 _ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where "every address" is listened on, loopback answers
 
 Message = dict[str, Any]
@@ -70,19 +71,31 @@ class Hub:
         self._key = key
         self._timeout_s = timeout_s
 
-    def open(
-        self, method: str, path: str, body: bytes | None = None, headers: Mapping[str, str] | None = None
-    ) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
-        """Send one request; close the connection when done. Raises Unavailable when nothing answers."""
+    def connect(self) -> http.client.HTTPConnection:
+        """An open connection for one request; close it afterwards. Raises Unavailable when nothing listens."""
         where = urlsplit(self.url)
         link = http.client.HTTPConnection(where.hostname or "", where.port, timeout=self._timeout_s)
-        given = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json", **(headers or {})}
         try:
-            link.request(method, path, body, given)
-            return link, link.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            link.close()
+            link.connect()
+        except OSError as error:
             raise Unavailable(f"no hub answers at {self.url}: start it with `fleet up`") from error
+        return link
+
+    def send(
+        self,
+        link: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> http.client.HTTPResponse:
+        """Send one request with the key; raises Unavailable when the hub breaks off."""
+        try:
+            given = {"Authorization": f"Bearer {self._key}", "Content-Type": "application/json", **(headers or {})}
+            link.request(method, path, body, given)
+            return link.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the hub at {self.url} broke off: see `fleet logs`") from error
 
     def request(
         self, method: str, params: Mapping[str, Any] | None = None, on_notify: Callable[[Message], None] | None = None
@@ -95,16 +108,14 @@ class Hub:
             "method": method,
             "params": {**given, "_meta": {**META, **mapping(given.get("_meta"))}},
         }
-        headers = {"Accept": "application/json, text/event-stream", **protocol_headers(message)}
-        link, response = self.open("POST", "/mcp", json.dumps(message).encode(), headers)
+        headers = {**ACCEPT, **protocol_headers(message)}
+        link = self.connect()
         try:
-            for answer in messages(response):
+            for answer in messages(self.send(link, "POST", "/mcp", json.dumps(message).encode(), headers)):
                 if "method" not in answer:
                     return _result(answer)
                 if on_notify is not None:
                     on_notify(answer)
-        except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"the hub at {self.url} broke off: see `fleet logs`; the outcome is unknown") from error
         finally:
             link.close()
         raise Unavailable(f"the hub at {self.url} ended without an answer: see `fleet logs`")
@@ -137,12 +148,17 @@ class Hub:
 
 
 def messages(response: http.client.HTTPResponse) -> Generator[Message]:
-    """Every JSON-RPC message of an answer, as it arrives; raises FleetError for an HTTP error without one."""
-    if "text/event-stream" in (response.getheader("content-type") or ""):
-        yield from _events(response)
-        return
-    raw = response.read()
-    content = _object(raw)
+    """Every JSON-RPC message of an answer, as it arrives.
+
+    Raises FleetError for an HTTP error that is none, Unavailable when the hub breaks off.
+    """
+    try:
+        if "text/event-stream" in (response.getheader("content-type") or ""):
+            yield from _events(response)
+            return
+        content = _object(response.read())
+    except (OSError, http.client.HTTPException) as error:
+        raise Unavailable("the hub broke off: see `fleet logs`; the outcome is unknown") from error
     if "jsonrpc" in content:
         yield content
     elif response.status >= HTTPStatus.BAD_REQUEST:
