@@ -154,7 +154,8 @@ def write_keepass(data: Path, private_key: str) -> None:
     import pykeepass
 
     vault = data.parent / "vault.kdbx"
-    made: Any = pykeepass.create_database(str(vault), "a password of my own")
+    create: Any = pykeepass.create_database  # pyright: ignore[reportUnknownMemberType] - no types
+    made = create(str(vault), "a password of my own")
     group = made.add_group(made.root_group, "ssh")
     entry = made.add_entry(group, "lab", "root", "unused")
     entry.set_custom_property("private_key", private_key, protect=True)
