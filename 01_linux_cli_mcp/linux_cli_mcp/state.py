@@ -8,9 +8,11 @@ from typing import cast
 
 from fleetkit import Setting
 from fleetkit.secrets import Resolver
+from fleetkit.trust import private_dir
 from linux_cli_mcp.files import Files
 from linux_cli_mcp.history import History
 from linux_cli_mcp.hosts import Hosts
+from linux_cli_mcp.jobs import Jobs
 from linux_cli_mcp.options import LinuxOptions
 from linux_cli_mcp.policy import Paths
 
@@ -23,6 +25,7 @@ class Linux:
     data_dir: Path
     paths: Paths
     files: Files
+    jobs: Jobs
     hosts: Hosts
     resolver: Resolver
 
@@ -34,4 +37,5 @@ async def running(setting: Setting) -> AsyncGenerator[Linux]:
     paths = Paths(options, setting.data_dir)
     files = Files(options, paths, History(setting.data_dir / "backups", options.max_backups))
     hosts = Hosts(options.hosts, options.known_hosts or setting.data_dir / "known_hosts")
-    yield Linux(options, setting.data_dir, paths, files, hosts, Resolver("linux_cli", setting))
+    jobs = Jobs(private_dir(setting.data_dir / "jobs"), options, paths)
+    yield Linux(options, setting.data_dir, paths, files, jobs, hosts, Resolver("linux_cli", setting))
