@@ -1,7 +1,8 @@
 """For tests: a spoke in memory, called as the hub calls it."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,5 +62,26 @@ async def running(spoke: Spoke, data_dir: Path, namespace: str, **options: Any) 
     """The spoke started in this process on `data_dir`, with `options` as its row's own keys."""
     setting = Setting(data_dir, spoke.read_options(options), TOKEN, "http://127.0.0.1:8000", embedded=True)
     server = SpokeServer(spoke, namespace, setting)
-    async with server.running(), Client(server.server) as client:
+    async with _in_a_task_of_its_own(server.running()), Client(server.server) as client:
         yield SpokeClient(client, namespace)
+
+
+@asynccontextmanager
+async def _in_a_task_of_its_own(entered: AbstractAsyncContextManager[object]) -> AsyncGenerator[None]:
+    """So that a fixture can hold it: its end runs in another task than its start, which anyio refuses."""
+    opened, leave = asyncio.Event(), asyncio.Event()
+
+    async def host() -> None:
+        async with entered:
+            opened.set()
+            await leave.wait()
+
+    task = asyncio.create_task(host())
+    task.add_done_callback(lambda _: opened.set())
+    await opened.wait()
+    try:
+        if not task.done():
+            yield
+    finally:
+        leave.set()
+        await task
