@@ -17,10 +17,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
-from alembic.script import ScriptDirectory
-from alembic.util import CommandError
 from sqlalchemy import event
 from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, SQLAlchemyError
 
@@ -179,9 +175,9 @@ def _is_broken(error: DBAPIError) -> bool:
 def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = None) -> Store:
     """The database of one service, brought up to date.
 
-    `name` names the file `$data_dir/<name>.db` unless `url` points elsewhere. A SQLite file is backed up
-    before a migration. Raises Unavailable, saying what to do, when the file is damaged, locked or newer
-    than this program.
+    `name` names the file `$data_dir/<name>.db` unless `url` points elsewhere. `migrations` holds Alembic
+    files named after their revision (`0001_what.py`). A SQLite file is backed up before one runs. Raises
+    Unavailable, saying what to do, when the file is damaged, locked or newer than this program.
     """
     own = sa.URL.create("sqlite", database=str(data_dir / f"{name}.db"))
     engine = _engine(sa.make_url(url) if url else own)
@@ -192,11 +188,6 @@ def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = No
     except OSError as error:
         raise Unavailable(
             f"database {_where(engine)}: {error.strerror}. What to do: make its directory, writable for this user."
-        ) from error
-    except CommandError as error:
-        raise Unavailable(
-            f"database {_where(engine)} was written by a newer version ({error}): "
-            "update this program, or restore the backup beside it"
         ) from error
     except DBAPIError as error:
         raise _unavailable(engine, error) from error
@@ -250,21 +241,23 @@ def _migrate(engine: sa.Engine, migrations: Path) -> None:
     if path is not None:
         path.touch(mode=0o600)
         path.chmod(0o600)
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "alembic"))
-    config.set_main_option("version_locations", str(migrations))
-    config.set_main_option("path_separator", "os")
-    script = ScriptDirectory.from_config(config)
     with engine.connect() as connection:
-        if _current_revision(connection) == script.get_current_head():
+        if _current_revision(connection) == _newest(migrations):
             return
+    from fleetkit.migrate import Migrations  # Alembic: slow to load and seldom needed
+
+    scripts = Migrations(migrations)
     with _immediate(engine).begin() as connection:
         current = _current_revision(connection)
-        script.get_revision(current or "base")  # raises CommandError for one this version does not know
-        if path is not None and existed:
-            _back_up(path, current)
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        if scripts.pending(current, _where(engine)):
+            if path is not None and existed:
+                _back_up(path, current)
+            scripts.upgrade(connection)
+
+
+def _newest(migrations: Path) -> str | None:
+    """The newest revision: a migration's file name starts with its revision, four digits."""
+    return max((file.name[:4] for file in migrations.glob("[0-9][0-9][0-9][0-9]_*.py")), default=None)
 
 
 def _sqlite_file(engine: sa.Engine) -> Path | None:
