@@ -12,7 +12,7 @@ from fleetkit import Conflict, Invalid, OverBudget
 from linux_cli_mcp import diff
 from linux_cli_mcp.atomic import put
 from linux_cli_mcp.history import Action, Backup, History, digest
-from linux_cli_mcp.jail import Jail, Opened, Place, explained
+from linux_cli_mcp.jail import Jail, Place, explained
 from linux_cli_mcp.options import LinuxOptions
 from linux_cli_mcp.policy import Paths
 from linux_cli_mcp.text import decode, read_whole
@@ -131,10 +131,8 @@ class Files:
                 )
             except FileNotFoundError:
                 return None, None
-        with open(descriptor, "rb") as file:
-            info = os.fstat(descriptor)
-            jail.check_file(info, place.real)
-            return read_whole(Opened(place.real, file, info), self._options.max_file_bytes), info
+        with jail.opened(place.real, descriptor) as opened:
+            return read_whole(opened, self._options.max_file_bytes), opened.info
 
     def _check_size(self, path: str, content: bytes | None) -> None:
         if content is not None and len(content) > self._options.max_file_bytes:

@@ -89,10 +89,19 @@ class Jail:
         """`reading` for a real path below a folder that was found readable."""
         with explained(real):
             descriptor = self._open(real, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
-        with open(descriptor, "rb") as file:
+        with self.opened(real, descriptor) as opened:
+            yield opened
+
+    @contextmanager
+    def opened(self, real: Path, descriptor: int) -> Generator[Opened]:
+        """`descriptor`, open for reading at `real`, once it is known to be a file that tools may have."""
+        try:
             info = os.fstat(descriptor)
-            self.check_file(info, real)
-            yield Opened(real, file, info)
+            self._check_file(info, real)
+            with open(descriptor, "rb", closefd=False) as file:
+                yield Opened(real, file, info)
+        finally:
+            os.close(descriptor)
 
     @contextmanager
     def folder(self, path: str | Path) -> Generator[tuple[Path, int]]:
@@ -123,7 +132,7 @@ class Jail:
             if descriptor is not None:
                 os.close(descriptor)
 
-    def check_file(self, info: os.stat_result, path: object) -> None:
+    def _check_file(self, info: os.stat_result, path: object) -> None:
         """Raise unless this is a regular file that is no second name of a hidden one."""
         if stat.S_ISDIR(info.st_mode):
             raise Invalid(f"{path} is a folder: use listDirectory")

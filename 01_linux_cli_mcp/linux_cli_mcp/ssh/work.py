@@ -71,13 +71,15 @@ class Work:
         """Copy one file, verified."""
         linux = self._linux
         (linux.paths.readable if direction == "upload" else linux.paths.writable)(local)  # before anything is dialled
-        async with self._connected(name) as connection, await _sftp(name, connection) as sftp:
-            transfer = Transfer(name, sftp, linux.options.max_transfer_bytes)
-            if direction == "upload":
-                done = await transfer.upload(linux.paths, local, remote, overwrite=overwrite)
-            else:
-                done = await transfer.download(linux.files, remote, local, overwrite=overwrite)
-        return done
+        async with self._connected(name) as connection:
+            sftp = await _sftp(name, connection)
+            try:
+                transfer = Transfer(name, sftp, linux.options.max_transfer_bytes)
+                if direction == "upload":
+                    return await transfer.upload(linux.paths, local, remote, overwrite=overwrite)
+                return await transfer.download(linux.files, remote, local, overwrite=overwrite)
+            finally:
+                sftp.exit()
 
     async def _run_one(self, name: str, command: str) -> Output:
         async with self._connected(name) as connection:
