@@ -187,11 +187,15 @@ def _matches(tool: Mapping[str, Any], words: list[str]) -> bool:
 
 
 def _id(tool: Mapping[str, Any]) -> str:
-    return str((tool.get("_meta") or {}).get("fleet/id") or tool["name"])
+    from fleetkit.shapes import mapping
+
+    return str(mapping(tool.get("_meta")).get("fleet/id") or tool["name"])
 
 
 def _risk(tool: Mapping[str, Any]) -> str:
-    return str((tool.get("_meta") or {}).get("risk") or "destroy")
+    from fleetkit.shapes import mapping
+
+    return str(mapping(tool.get("_meta")).get("risk") or "destroy")
 
 
 def _summary(tool: Mapping[str, Any]) -> str:

@@ -40,7 +40,7 @@ def show_config(as_json: Annotated[bool, typer.Option("--json", help="JSON for m
     if as_json:
         show.as_json(rows)
     else:
-        show.table(("setting", "value", "source"), (row.values() for row in rows))
+        show.table(("setting", "value", "source"), (list(row.values()) for row in rows))
 
 
 def _everything(config: "FleetSettings") -> dict[str, Any]:

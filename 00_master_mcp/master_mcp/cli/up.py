@@ -52,7 +52,7 @@ def snippets(url: str, key: str) -> list[str]:
     fleet = str(Path(sys.executable).with_name("fleet"))
     cursor = {"mcpServers": {"fleet": {"url": url, "headers": bearer}}}
     code = {"servers": {"fleet": {"type": "http", "url": url, "headers": bearer}}}
-    desktop = {"mcpServers": {"fleet": {"command": fleet, "args": ["stdio"]}}}
+    desktop = {"mcpServers": {"fleet": {"command": fleet, "args": ["stdio"]} | _settings_for_desktop()}}
     return [
         "Claude Code (run this):",
         f'  claude mcp add --transport http fleet {url} --header "Authorization: Bearer {key}"',
@@ -64,3 +64,11 @@ def snippets(url: str, key: str) -> list[str]:
         f"  {json.dumps(desktop)}",
         "",
     ]
+
+
+def _settings_for_desktop() -> dict[str, object]:
+    """Where `fleet stdio` finds this hub when it is not where it would look: the client starts it bare."""
+    from fleetkit import settings
+
+    found = settings.environment("FLEET_DATA_DIR", "FLEET_HUB__HOST", "FLEET_HUB__PORT")
+    return {"env": found} if found else {}
