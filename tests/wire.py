@@ -78,6 +78,10 @@ class Stream:
         """The next message; fails when the answer ended."""
         return await anext(self._source)
 
+    def arrived(self) -> bytes:
+        """What has come and was not read yet."""
+        return self._response.content.read_nowait()
+
     async def close(self) -> None:
         """Read no further and drop the connection, which is how 2026-07-28 cancels."""
         await self._source.aclose()
