@@ -2,13 +2,16 @@
 
 import asyncio
 import os
+import random
 import signal
 import socket
+import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Generator
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +57,7 @@ async def ask(
     """One request through the ASGI door."""
     parts = list(chunks) or [b""]
     sent: list[dict[str, Any]] = []
-    waiting = [{"type": "http.request", "body": part, "more_body": part is not parts[-1]} for part in parts]
+    waiting = [{"type": "http.request", "body": part, "more_body": n < len(parts)} for n, part in enumerate(parts, 1)]
 
     async def receive() -> dict[str, Any]:
         return waiting.pop(0) if waiting else await asyncio.get_running_loop().create_future()
@@ -290,9 +293,7 @@ async def test_the_tools_are_listed_under_their_wire_names(found: SpokeServer):
 def test_a_tool_module_is_imported_only_when_the_spoke_is_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "late_tools.py").write_text(LATE, encoding="utf-8")
     (tmp_path / "late_spoke.py").write_text(LATE_SPOKE, encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    from importlib import import_module
-
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     spoke: Spoke = import_module("late_spoke").spoke
     assert spoke.tools == {}
     assert "late_tools" not in sys.modules
@@ -444,11 +445,13 @@ class Place:
 
 def free_number() -> int:
     """A spoke number whose port nobody holds now."""
-    for number in range(99, 60, -1):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", names.port(number))) != 0:
-                return number
-    raise AssertionError("no port free from 8061 to 8099")
+    numbers = random.sample(range(61, 100), 39)  # another test run may look for one at the same time
+    return next(number for number in numbers if not _answers(names.port(number)))
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture
@@ -502,8 +505,6 @@ async def test_a_signal_ends_a_process_that_is_in_the_middle_of_a_call(place: Pl
 
 def refusal(place: Place) -> tuple[int, str]:
     """Exit code and words of a process that cannot start."""
-    import subprocess
-
     ended = subprocess.run(place.argv, env=place.env, capture_output=True, text=True, check=False, timeout=45)
     return ended.returncode, ended.stderr
 
