@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import spoken
-from hubs import call, listening, rows, running_hub, settle, text_of
+from hubs import ask, call, listening, rows, running_hub, settle, text_of
 from support import free_port
 
 LIES = [
@@ -132,3 +132,22 @@ async def test_the_hub_takes_a_bounded_number_of_calls_at_once(tmp_path: Path) -
         await settle(hub, "odd")
         both = await asyncio.gather(call(hub, "os_odd_look"), call(hub, "os_odd_look"))
         assert sorted(result["structuredContent"]["code"] for result in both) == ["over_budget", "timed_out"]
+
+
+async def test_a_hung_spoke_holds_up_neither_the_list_nor_another_spoke(tmp_path: Path) -> None:
+    async def hang(scope: Any, receive: Any, send: Any) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async with (
+        listening(hang) as odd,
+        listening(spoken.spoke_app(spoken.good)) as fine,
+        running_hub(tmp_path, rows(odd=odd, fine=fine)) as hub,
+    ):
+        looking = asyncio.create_task(settle(hub, "odd"))
+        await settle(hub, "fine")
+        assert not looking.done()
+        assert text_of(await call(hub, "os_odd_look")) == "seen"  # the neighbour lists this name
+        _, listed = await ask(hub, "tools/list")
+        assert len(listed["result"]["tools"]) == 5
+        assert not looking.done()
+        looking.cancel()
