@@ -147,7 +147,7 @@ async def test_values_are_kept_in_one_form(empty):
 
 async def test_an_unknown_class_is_answered_with_the_known_ones(empty):
     async with empty() as cmdb:
-        with pytest.raises(NotFound, match="no class 'printer'; there are application, .*saveClass"):
+        with pytest.raises(NotFound, match=r"no class 'printer'; there are application, .*saveClass"):
             await cmdb.call("upsertCi", ci_class="printer", attributes={"name": "p"})
 
 

@@ -80,13 +80,16 @@ def read_text(path: str, workspace: Path, max_bytes: int) -> str:
         handle = os.open(wanted, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise NotFound(f"cannot open {path}: put the file into {workspace}, or pass its text as content") from error
-    with os.fdopen(handle, "rb") as file:
+    try:
         real = Path(os.readlink(f"/proc/self/fd/{handle}"))
         if not real.is_relative_to(workspace.resolve()):
             raise Refused(f"{path} is outside {workspace}: put the file there, or pass its text as content")
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise Invalid(f"{path} is not a file")
-        raw = file.read(max_bytes + 1)
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            raw = file.read(max_bytes + 1)
+    finally:
+        os.close(handle)
     if len(raw) > max_bytes:
         raise Invalid(f"{path} is larger than {max_bytes} bytes: split it (spokes.cmdb.max_import_bytes)")
     try:

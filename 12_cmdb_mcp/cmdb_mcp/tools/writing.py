@@ -116,7 +116,8 @@ async def save_class(
     try:
         item = CiClass(name=name, description=description, attributes=attributes, identity=identity)
     except ValidationError as error:
-        raise Invalid("; ".join(item["msg"].removeprefix("Value error, ") for item in error.errors())) from error
+        rows = [f"{'.'.join(map(str, item['loc'])) or name}: {item['msg']}" for item in error.errors()]
+        raise Invalid("; ".join(rows)) from error
     return await inventory().change(lambda change: lifecycle.save_class(change, item))
 
 
