@@ -20,7 +20,7 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from fleetkit import store as module
 from fleetkit.errors import NotFound, OverBudget, Unavailable
-from fleetkit.store import Store, open_store
+from fleetkit.store import Store, open_store, quick_check
 
 FIRST = '''"""First."""
 import sqlalchemy as sa
@@ -485,3 +485,27 @@ def test_a_directory_that_does_not_exist_is_named(tmp_path: Path, migrations: Pa
         Unavailable, match=r"nowhere/demo\.db: No such file or directory. What to do: make its directory"
     ):
         open_store(tmp_path, "demo", migrations, f"sqlite:///{tmp_path / 'nowhere' / 'demo.db'}")
+
+
+def test_a_whole_database_passes_its_check(store: Store, data: Path):
+    store.write_now(insert("a"))
+    quick_check(data / "demo.db")
+
+
+def test_damage_is_found_by_the_check_before_anybody_reads_it(data: Path, migrations: Path):
+    opened = open_store(data, "demo", migrations)
+    for n in range(500):
+        opened.submit(insert(f"{n}" * 50))
+    opened.close()
+    path = data / "demo.db"
+    half = path.stat().st_size // 4096 // 2 * 4096
+    content = path.read_bytes()
+    path.write_bytes(content[:half] + b"\xff" * 4096 + content[half + 4096 :])
+    with pytest.raises(Unavailable, match=r"demo\.db: .*What to do: restore a backup"):
+        quick_check(path)
+
+
+def test_a_file_of_another_kind_fails_its_check(tmp_path: Path):
+    (tmp_path / "letter.db").write_text("no database\n" * 100, encoding="utf-8")
+    with pytest.raises(Unavailable, match="not a database"):
+        quick_check(tmp_path / "letter.db")
