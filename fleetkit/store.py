@@ -203,7 +203,8 @@ def quick_check(path: Path) -> None:
         with engine.connect() as connection:
             found = str(connection.exec_driver_sql("PRAGMA quick_check").scalar())
         if found != "ok":
-            raise Unavailable(f"database {path}: {found.splitlines()[-1]}. What to do: restore a backup (*.bak beside it).")
+            where = f"database {path}: {found.splitlines()[-1]}"
+            raise Unavailable(f"{where}. What to do: restore a backup (*.bak beside it).")
     except DBAPIError as error:
         raise _unavailable(engine, error) from error
     finally:
