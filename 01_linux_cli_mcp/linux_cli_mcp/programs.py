@@ -3,7 +3,7 @@
 import posixpath
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Literal, NamedTuple, cast
@@ -17,6 +17,7 @@ RANK: dict[Label, int] = {"read": 0, "change": 1, "unknown": 2, "destroy": 3}
 
 _TRUSTED = re.compile(r"(?:/usr)?(?:/local)?/s?bin/([^/]+)")
 _PLAIN = re.compile(r"[A-Za-z0-9_.+\[:-]+")
+_OPTIONS = ("flags", "valued", "long")
 # Written to, these are the machine itself.
 _DEVICE = re.compile(r"/(?:dev|proc|sys|boot)(?:/|$)")
 _HARMLESS = re.compile(r"/dev/(?:null|zero|full|random|urandom|tty|stdin|stdout|stderr|fd/\d+|shm/.+)")
@@ -66,9 +67,13 @@ def show(words: Sequence[Word]) -> str:
     return " ".join("…" if word.text is None else word.text for word in words)
 
 
-def worst(labels: Iterator[Label] | Sequence[Label]) -> Label:
+def worst(labels: Iterable[Label]) -> Label:
     """The most harmful of some labels; read when there are none."""
-    return max(labels, key=RANK.__getitem__, default="read")
+    found: Label = "read"
+    for label in labels:
+        if RANK[label] > RANK[found]:
+            found = label
+    return found
 
 
 def trusted_name(word: Word) -> str | None:
@@ -144,7 +149,8 @@ def _judge_sub(name: str, row: Mapping[str, Any], found: Options) -> tuple[Label
     if isinstance(below, str):
         label = worst([cast("Label", below), found.label])
         return label, f"{name} {word.text}: {label}"
-    inner = {**{key: row[key] for key in ("unknown_if",) if key in row}, **below}
+    kept = ("unknown_if",) if any(key in below for key in _OPTIONS) else ("unknown_if", *_OPTIONS)
+    inner = {**{key: row[key] for key in kept if key in row}, **below}
     label, why = _judge_row(f"{name} {word.text}", inner, found.operands[at + 1 :])
     return worst([label, found.label]), why
 
@@ -193,7 +199,8 @@ def _is_option(row: Mapping[str, Any], word: Word) -> bool:
 
 
 def _pattern_label(row: Mapping[str, Any], word: Word) -> Label:
-    for label in ("unknown", "destroy", "change"):
+    labels: tuple[Label, ...] = ("unknown", "destroy", "change")
+    for label in labels:
         pattern = row.get(f"{label}_if")
         if pattern is not None and (word.text is None or re.search(pattern, word.text)):
             return label

@@ -15,22 +15,19 @@ import tree_sitter_bash
 
 from fleetkit import Invalid, Risk
 from linux_cli_mcp import special
-from linux_cli_mcp.programs import ANYTHING, Label, Step, Word, is_device, literal
+from linux_cli_mcp.programs import ANYTHING, Label, Step, Word, is_device, literal, table
 
 Node = tree_sitter.Node
 
 LONGEST = 64 * 1024
 DEEPEST = 8  # shell lines inside shell lines
 
-# Structure that harms nobody by itself; its parts are walked.
-_INERT = set(
-    ["program", "list", "pipeline", "subshell", "compound_statement", "if_statement", "elif_clause", "else_clause", "while_statement", "for_statement", "case_statement", "case_item", "do_group", "negated_command", "redirected_statement", "command_substitution", "process_substitution", "command_name", "word", "string", "string_content", "raw_string", "ansi_c_string", "concatenation", "number", "simple_expansion", "variable_name", "special_variable_name", "file_descriptor", "comment", "array", "heredoc_start", "heredoc_body", "heredoc_content", "heredoc_end", "herestring_redirect", "parenthesized_expression", "unary_expression", "binary_expression", "test_operator", "extglob_pattern", "regex", "brace_expression", "translated_string"]
-)
 _ARITHMETIC = {"-eq", "-ne", "-lt", "-le", "-gt", "-ge"}
 _EXPANSION = re.compile(r"\$\{#?[A-Za-z0-9_]+(?:\[[@*0-9]\])?(?:(?::?-|:?\+|##?|%%?|//?)[^$`@]*)?\}|\$\{#?[@*#?]\}")
 _DEFAULTING = re.compile(r"\$\{[A-Za-z0-9_]+:?[-+]")
 _DECLARED = re.compile(r"(?:export|local|readonly|declare|typeset)(?: -[rx]+)?(?: [a-z_][a-z0-9_]*(?:=.*)?)+", re.S)
-_GLOB = re.compile(r"[*?\[\]{}~!]")
+_GLOB = re.compile(r"[*?\[\]{}]|^~")
+_HIDDEN_COMMAND = re.compile(r"`|\$[({\[]")
 
 
 def steps(command: Sequence[str] | str, env: Mapping[str, str]) -> list[Step]:
@@ -65,6 +62,11 @@ def _parser() -> tree_sitter.Parser:
     return tree_sitter.Parser(tree_sitter.Language(tree_sitter_bash.language()))
 
 
+@cache
+def _inert() -> frozenset[str]:
+    return frozenset(table()["grammar"]["inert"].split())
+
+
 def _line(line: str, depth: int) -> list[Step]:
     odd = _odd_character(line)
     if odd or depth > DEEPEST:
@@ -79,9 +81,19 @@ def _line(line: str, depth: int) -> list[Step]:
     todo = [root]
     while todo:
         node = todo.pop()
-        found += _node(node, depth)
+        found += _called(root, node) or _node(node, depth)
         todo += node.named_children[::-1]
     return found
+
+
+def _called(root: Node, node: Node) -> list[Step]:
+    """A call of a function that the line has defined for certain before; its body is judged by itself."""
+    name = node.child_by_field_name("name") if node.type == "command" else None
+    before = [child for child in root.named_children if child.end_byte <= node.start_byte]
+    defined = [child.child_by_field_name("name") for child in before if child.type == "function_definition"]
+    if name is None or _redirects(node) or _text(name) not in [_text(item) for item in defined if item]:
+        return []
+    return [Step(command=_text(node), label="read", why="a function of the line's own")]
 
 
 def _odd_character(line: str) -> str:
@@ -127,7 +139,9 @@ def _node(node: Node, depth: int) -> list[Step]:
         return _test(node)
     if kind == "comment":
         return _comment(node)
-    return [] if kind in _INERT else [_unknown(_text(node), f"a construct that is not judged ({kind})")]
+    if kind in ("word", "regex", "extglob_pattern", "string_content", "heredoc_content"):
+        return _leaf(node)
+    return [] if kind in _inert() else [_unknown(_text(node), f"a construct that is not judged ({kind})")]
 
 
 def _command(node: Node, depth: int) -> list[Step]:
@@ -242,6 +256,19 @@ def _arithmetic(node: Node) -> str:
 def _arithmetic_step(node: Node) -> list[Step]:
     problem = _arithmetic(node)
     return [_unknown(_text(node), problem)] if problem else []
+
+
+def _leaf(node: Node) -> list[Step]:
+    """The parser takes some substitutions for plain text, for instance backquotes within ${x:-...}."""
+    text = _text(node)
+    if _HIDDEN_COMMAND.search(re.sub(r"\\.", "", text)) and not _in_quoted_heredoc(node):
+        return [_unknown(text, "a substitution that the parser took for text")]
+    return []
+
+
+def _in_quoted_heredoc(node: Node) -> bool:
+    """Whether the text is of a here-document that is taken as it is; `_heredoc` judges the others."""
+    return node.parent is not None and node.parent.type in ("heredoc_body", "heredoc_redirect")
 
 
 def _expansion(node: Node) -> str:

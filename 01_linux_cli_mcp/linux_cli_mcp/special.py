@@ -9,23 +9,20 @@ from linux_cli_mcp.programs import ANYTHING, Label, Step, Word, judge, literal, 
 Line = Callable[[str], list[Step]]
 
 _SHELLS = {"bash", "sh", "dash"}
-_SHELL_ROW = {"flags": "ceux", "valued": "o", "long": "noprofile norc", "wrapped": 0}
-_ENV_ROW = {"flags": "i0", "valued": "u", "long": "ignore-environment unset null", "dashed": "-", "wrapped": 0}
+_SHELL_ROW: Mapping[str, Any] = {"flags": "ceux", "valued": "o", "long": "noprofile norc", "wrapped": 0}
+_ENV_ROW: Mapping[str, Any] = {
+    "flags": "i0",
+    "valued": "u",
+    "long": "ignore-environment unset null",
+    "dashed": "-",
+    "wrapped": 0,
+}
 _XARGS_ROW = {
     "flags": "0rtxo",
     "valued": "nLPIsdEa",
     "long": "null no-run-if-empty max-args max-procs max-lines delimiter arg-file verbose",
     "wrapped": 0,
 }
-_FIND_ALONE = set(
-    ["-print", "-print0", "-ls", "-not", "-a", "-o", "-and", "-or", "-prune", "-empty", "-xdev", "-mount", "-depth", "-follow", "-L", "-P", "-H", "-readable", "-writable", "-executable", "-quit", "-nouser", "-nogroup", "-true", "-false", "-daystart", "-noleaf", "-ignore_readdir_race"]
-)
-_FIND_VALUED = set(
-    ["-name", "-iname", "-path", "-ipath", "-wholename", "-iwholename", "-regex", "-iregex", "-type", "-xtype", "-size", "-mtime", "-mmin", "-ctime", "-cmin", "-atime", "-amin", "-newer", "-anewer", "-cnewer", "-newermt", "-user", "-group", "-uid", "-gid", "-perm", "-maxdepth", "-mindepth", "-printf", "-links", "-samefile", "-inum", "-lname", "-ilname", "-fstype", "-regextype"]
-)
-_FIND_WRITES = {"-fprint", "-fprint0", "-fprintf", "-fls"}
-_FIND_RUNS = {"-exec", "-execdir", "-ok", "-okdir"}
-
 # Benign variables; every other upper-case one may steer what programs load or run.
 _BENIGN = re.compile(r"LANG|LC_[A-Z]+|TZ|TERM|COLUMNS|LINES|NO_COLOR|FORCE_COLOR|CLICOLOR|DEBIAN_FRONTEND")
 _OWN = re.compile(r"[a-z_][a-z0-9_]*")
@@ -118,21 +115,22 @@ def _xargs(words: Sequence[Word], line: Line) -> list[Step]:
 
 def _find(words: Sequence[Word], line: Line) -> list[Step]:
     steps = [_step(words[:1], "read", "find: looks")]
+    tests: Mapping[str, str] = table()["find"]
     rest = list(words[1:])
     while rest:
         word = rest.pop(0)
         text = word.text or ""
         if not word.fixed:
             return [_step(words, "unknown", "an argument that can become an option at run time")]
-        if text in _FIND_RUNS:
+        if text in tests["runs"].split():
             steps += _find_command(rest, line)
-        elif text in _FIND_VALUED and rest and rest[0].fixed:
+        elif text in tests["valued"].split() and rest and rest[0].fixed:
             rest.pop(0)
         elif text == "-delete":
             steps.append(_step(words, "destroy", "find -delete: deletes what it finds"))
-        elif text in _FIND_WRITES:
+        elif text in tests["writes"].split():
             steps.append(_step(words, "change", f"find {text}: writes a file"))
-        elif text.startswith("-") and text not in _FIND_ALONE:
+        elif text.startswith("-") and text not in tests["alone"].split():
             steps.append(_step(words, "unknown", f"find: the option {text}"))
     return steps
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -14,6 +15,7 @@ from linux_cli_mcp.sandbox.profile import Profile, encode
 from linux_cli_mcp.sandbox.runner import Order
 
 _SYSTEM_PATH = "/usr/bin:/bin:/usr/local/bin"
+_PACKAGE = str(Path(__file__).resolve().parent.parent)
 # The package's own __init__ would load the whole kit; the runner needs the standard library alone.
 _RUNNER = """
 import sys, types
@@ -33,9 +35,8 @@ class Backend(NamedTuple):
 
 async def start(order: Order, lock: int) -> asyncio.subprocess.Process:
     """A process that carries out `order` and holds `lock` (a locked descriptor) as long as it lives."""
-    package = Path(__file__).resolve().parent.parent
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", "-c", _RUNNER, str(package)),
+        *(sys.executable, "-I", "-S", "-c", _RUNNER, _PACKAGE),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
@@ -68,10 +69,7 @@ async def choose(options: LinuxOptions, profile: Profile) -> Backend:
 
 async def _try(backend: Backend, profile: Profile) -> str:
     """Run `true`; the problem in one line, empty when it worked."""
-    with (
-        tempfile.TemporaryDirectory(prefix="sandbox-") as folder,
-        open(f"{folder}/lock", "w", encoding="utf-8") as lock,
-    ):
+    with tempfile.TemporaryDirectory(prefix="sandbox-") as folder:
         order = Order(
             argv=["/bin/true"],
             cwd="/",
@@ -85,7 +83,11 @@ async def _try(backend: Backend, profile: Profile) -> str:
             attached=True,
             profile=encode(profile),
         )
-        process = await start(order, lock.fileno())
+        lock = os.open(folder, os.O_RDONLY)
+        try:
+            process = await start(order, lock)
+        finally:
+            os.close(lock)
         await process.wait()
         return await asyncio.to_thread(_outcome, Path(folder))
 

@@ -1,8 +1,9 @@
 """What one command may see: a list of paths and what each becomes. The deepest entry above a path decides."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Access(StrEnum):
@@ -42,13 +43,11 @@ def profile(entries: dict[str, Access], *, network: bool) -> Profile:
     return Profile(tuple(kept), network)
 
 
-def encode(value: Profile) -> dict[str, object]:
+def encode(value: Profile) -> dict[str, Any]:
     """As JSON for the process that runs the command."""
     return {"entries": [[path, access.value] for path, access in value.entries], "network": value.network}
 
 
-def decode(raw: dict[str, object]) -> Profile:
+def decode(raw: Mapping[str, Any]) -> Profile:
     """The inverse of `encode`."""
-    rows = raw["entries"]
-    assert isinstance(rows, list)
-    return Profile(tuple(Entry(str(path), Access(access)) for path, access in rows), bool(raw["network"]))
+    return Profile(tuple(Entry(path, Access(access)) for path, access in raw["entries"]), raw["network"])

@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from linux_cli_mcp.sandbox import bubblewrap, confine, kernel, profile, seccomp
 
@@ -46,7 +46,7 @@ class Order(NamedTuple):
     backend: str
     namespaces: bool
     attached: bool
-    profile: dict[str, object]
+    profile: dict[str, Any]
 
 
 class Ended(NamedTuple):
@@ -124,7 +124,8 @@ def _become(order: Order, scratch: str) -> None:
     os.setsid()
     for limit, value in _LIMITS.items():
         _, most = resource.getrlimit(limit)
-        resource.setrlimit(limit, (value if most < 0 else min(value, most),) * 2)
+        allowed = value if most < 0 else min(value, most)
+        resource.setrlimit(limit, (allowed, allowed))
     wanted = profile.decode(order.profile)
     if order.backend != "landlock":
         words = bubblewrap.words(wanted, order.cwd, order.env, _readable(_filter()))
