@@ -16,7 +16,7 @@ from typing import Any, Protocol
 
 from fleetkit import correlation, http, trust
 from fleetkit.correlation import Caller, Context
-from fleetkit.errors import Invalid, Refused
+from fleetkit.errors import Invalid, Refused, Unavailable
 from fleetkit.scrub import scrubber
 from fleetkit.spoke import Setting
 
@@ -101,7 +101,7 @@ def serving(data_dir: Path, broker: Broker) -> Generator[None]:
     try:
         yield
     finally:
-        del _brokers[key]
+        _brokers.pop(key, None)
 
 
 class Resolver:
@@ -148,6 +148,10 @@ class Resolver:
         granted = await http.post_json(
             self._setting.hub_url + GRANT_PATH, wish, headers={"authorization": f"Bearer {token}"}
         )
+        if not granted.get("url"):
+            raise Unavailable(
+                "the secrets service is not reachable from other processes: start it with `fleet up --processes`"
+            )
         answer = await http.post_json(
             str(granted["url"]).rstrip("/") + RESOLVE_PATH, {"grant": granted["grant"]}, headers={TOKEN_HEADER: token}
         )

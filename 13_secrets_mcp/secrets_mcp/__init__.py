@@ -9,9 +9,9 @@ __all__ = ["spoke"]
 
 
 def _open(setting: Setting) -> AbstractAsyncContextManager[object]:
-    from secrets_mcp.vault import open_vault  # the database's libraries load when the spoke is served
+    from secrets_mcp.vault import serve_vault  # the database's libraries load when the spoke is served
 
-    return open_vault(setting)
+    return serve_vault(setting)
 
 
 spoke = Spoke(

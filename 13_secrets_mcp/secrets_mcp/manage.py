@@ -11,7 +11,7 @@ from fleetkit import FleetError
 from fleetkit.errors import Invalid, Refused
 from fleetkit.scrub import scrubber
 from fleetkit.secrets import LEASE, SecretRef
-from secrets_mcp.backends.port import Item, NewSecret
+from secrets_mcp.backends.port import Backend, Item, NewSecret
 from secrets_mcp.generator import Kind, entropy_bits, generate
 from secrets_mcp.models import Stored
 from secrets_mcp.policy import matches_any
@@ -50,20 +50,20 @@ async def create(
         raise Invalid("a tag has no comma, semicolon or line break")
     expires = datetime.now(UTC) + timedelta(days=days) if days is not None else None
     new = NewSecret(reference.path, username, tuple(tags), expires)
-    backend = vault.backend(reference.backend)
+    backend = _backend(vault, reference)
     return await _store(vault, reference, source, lambda value: backend.create(new, value))
 
 
 async def rotate(vault: Vault, reference: SecretRef, source: Source) -> Stored:
     """Give a secret a new value; the old one goes to its history."""
-    backend = vault.backend(reference.backend)
+    backend = _backend(vault, reference)
     field = reference.field or backend.default_field
     return await _store(vault, reference, source, lambda value: backend.replace(reference.path, field, value))
 
 
 async def roll_back(vault: Vault, reference: SecretRef) -> Stored:
     """Swap a secret's value with the one before it."""
-    backend = vault.backend(reference.backend)
+    backend = _backend(vault, reference)
     field = reference.field or backend.default_field
     item = await _recorded(vault, reference, lambda: backend.restore(reference.path, field))
     return Stored(reference=str(reference), version=item.version)
@@ -101,9 +101,13 @@ async def _recorded(vault: Vault, reference: SecretRef, work: Callable[[], Item]
     return item
 
 
-def _may_manage(vault: Vault, reference: SecretRef) -> None:
+def _backend(vault: Vault, reference: SecretRef) -> Backend:
     if reference.backend == LEASE:
         raise Invalid("a lease cannot be changed: name the secret itself")
+    return vault.backend(reference.backend)
+
+
+def _may_manage(vault: Vault, reference: SecretRef) -> None:
     if not vault.backend(reference.backend).writable:
         raise Refused(f"the backend {reference.backend} is read-only or not configured: getBackends tells why")
     if not matches_any(vault.options.managed_paths, reference.name):

@@ -124,14 +124,20 @@ def build_backends(options: SecretsOptions, data_dir: Path) -> dict[str, Backend
 
 @asynccontextmanager
 async def open_vault(setting: Setting) -> AsyncGenerator[Vault]:
-    """The vault of one fleet, answering its embedded spokes while open."""
+    """The vault of one fleet, open for the length of a block."""
     assert isinstance(setting.options, SecretsOptions)
     private_dir(setting.data_dir / "secrets")
     store = await asyncio.to_thread(open_store, setting.data_dir, "secrets", MIGRATIONS)
     try:
         backends = build_backends(setting.options, setting.data_dir)
-        vault = Vault(backends, setting.options, Records(store), setting.service_token)
-        with serving(setting.data_dir, vault):
-            yield vault
+        yield Vault(backends, setting.options, Records(store), setting.service_token)
     finally:
         await asyncio.to_thread(store.close)
+
+
+@asynccontextmanager
+async def serve_vault(setting: Setting) -> AsyncGenerator[Vault]:
+    """The spoke's state: an open vault that also answers the fleet's embedded spokes."""
+    async with open_vault(setting) as vault:
+        with serving(setting.data_dir, vault):
+            yield vault

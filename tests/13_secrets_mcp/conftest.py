@@ -5,9 +5,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pykeepass
 import pytest
-from pykeepass import PyKeePass, create_database
-from vaults import AGENT, PASSWORD, SEED, WEB1, Start, Use
+import sqlalchemy as sa
+from vaults import AGENT, PASSWORD, SEED, WEB1, Outcomes, Start, Use
 
 from fleetkit import correlation
 from fleetkit.correlation import Context
@@ -17,12 +18,14 @@ from fleetkit.testing import TOKEN, SpokeClient, running
 from secrets_mcp import spoke
 from secrets_mcp.backends.keepass import KeePass
 
+UNTYPED: Any = pykeepass  # a library without types
+
 
 @pytest.fixture(scope="session")
 def kdbx_bytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """A KDBX 4 database; made once, because the default key derivation is slow on purpose."""
     path = tmp_path_factory.mktemp("kdbx") / "made.kdbx"
-    kp = create_database(str(path), PASSWORD)
+    kp = UNTYPED.create_database(str(path), PASSWORD)
     cheap = kp.kdbx.header.value.dynamic_header.kdf_parameters.data.dict
     cheap["I"].value, cheap["M"].value = 1, 64 * 1024
     ssh = kp.add_group(kp.root_group, "ssh")
@@ -59,9 +62,9 @@ def keepass(database: Path, password_file: Path) -> KeePass:
 
 
 @pytest.fixture
-def as_keepassxc(database: Path) -> Callable[[], PyKeePass]:
+def as_keepassxc(database: Path) -> Callable[[], Any]:
     """Opens the file as another program would."""
-    return lambda: PyKeePass(str(database), PASSWORD)
+    return lambda: UNTYPED.PyKeePass(str(database), PASSWORD)
 
 
 @pytest.fixture
@@ -94,3 +97,17 @@ def use(tmp_path: Path) -> Use:
             return await resolver.resolve(reference, argument=argument, destination=destination)
 
     return used
+
+
+@pytest.fixture
+def outcomes(tmp_path: Path) -> Outcomes:
+    """What secrets.db recorded: action, reference and outcome, in order."""
+
+    def read() -> list[tuple[str, str, str]]:
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/data/secrets.db")
+        with engine.connect() as db:
+            rows = db.execute(sa.text("SELECT action, reference, outcome FROM access ORDER BY seq")).all()
+        engine.dispose()
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    return read
