@@ -111,7 +111,7 @@ def first_start(work: Path) -> dict[str, Any]:
     fleet = FleetProcess(clone, data, port, sys.executable)
     seconds = fleet.until_ready(900)
     text = shown(fleet.output(), data / "client.key").replace(str(work), "~")
-    for word in ("claude mcp add", "mcpServers", "servers", "fleet stdio"):
+    for word in ("claude mcp add", "mcpServers", "servers", "\"stdio\""):
         expect(word in text, f"run_fleet.py prints no connection snippet with {word!r}:\n{text}")
     transcript = Transcript()
     transcript.step("Start everything", "python3 run_fleet.py", text)
