@@ -91,7 +91,8 @@ def running(*argv: str, env: Mapping[str, str] | None = None) -> Generator[Proce
 
 def plain_environment() -> dict[str, str]:
     """What a child needs of this environment, and nothing of the fleet's settings."""
-    return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
+    wanted = ("PATH", "HOME", "LANG", "TMPDIR", "COVERAGE_PROCESS_CONFIG")
+    return {name: os.environ[name] for name in wanted if name in os.environ}
 
 
 @dataclass(frozen=True)
