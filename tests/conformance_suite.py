@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from processes import CHECKOUT, plain_environment
 
 PACKAGES = "node@22 @modelcontextprotocol/conformance@0.2.0-alpha.12"
@@ -60,6 +61,12 @@ def run(url: str, revision: str, results: Path) -> Report:
 def expected_file(revision: str) -> Path:
     """The scenarios of `revision` that do not pass yet."""
     return HERE / f"expected-{revision}.yaml"
+
+
+def required(revision: str) -> set[str]:
+    """The scenarios that a server of `revision` must pass, as the suite itself lists them."""
+    listed = yaml.safe_load((SUITE / "requirements" / f"{revision}.yaml").read_text(encoding="utf-8"))
+    return set(listed["server"])
 
 
 def _checks(results: Path) -> dict[str, list[dict[str, Any]]]:

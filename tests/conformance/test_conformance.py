@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conformance_suite import Report, expected_file, needs_suite, run
+from conformance_suite import Report, expected_file, needs_suite, required, run
 from processes import CHECKOUT
 from wire import ModernClient
 
@@ -91,6 +91,13 @@ def test_every_scenario_of_tools_lifecycle_elicitation_and_host_checks_passes(re
 
 def test_nothing_that_passes_is_only_half_done(report: Report):
     assert report.warned() - report.failed() == set()
+
+
+def test_the_documented_table_is_what_the_suite_found(report: Report, revision: str):
+    needed = required(revision)
+    missing = len(needed & report.failed())
+    told = (CHECKOUT / "docs" / "conformance.md").read_text(encoding="utf-8")
+    assert f"| {revision} | {len(needed)} | {len(needed) - missing} | {missing} |" in told
 
 
 def test_each_failure_has_its_reason_in_the_documentation(revision: str):
