@@ -1,16 +1,14 @@
 """Starting the spoke on a database of the test's own."""
 
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import pytest
+from inventories import Start
 
 from cmdb_mcp import spoke
 from fleetkit.testing import SpokeClient, running
-
-Start = Callable[..., AbstractAsyncContextManager[SpokeClient]]
 
 
 @pytest.fixture

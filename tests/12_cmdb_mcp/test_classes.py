@@ -1,6 +1,9 @@
 """Classes: what ships, adding one, and changing one without breaking what is recorded."""
 
+from typing import Any
+
 import pytest
+from inventories import Start
 
 from fleetkit import Conflict, Invalid, NotFound
 
@@ -12,7 +15,7 @@ PRINTER = {
 }
 
 
-async def test_the_shipped_classes_cover_an_ordinary_estate(empty):
+async def test_the_shipped_classes_cover_an_ordinary_estate(empty: Start) -> None:
     async with empty() as cmdb:
         rows = await cmdb.call("listClasses")
         server = await cmdb.call("describeClass", name="server")
@@ -25,19 +28,19 @@ async def test_the_shipped_classes_cover_an_ordinary_estate(empty):
     assert server["shipped"]
 
 
-async def test_a_server_has_every_column_of_the_fleet_csv(empty):
+async def test_a_server_has_every_column_of_the_fleet_csv(empty: Start) -> None:
     columns = {"hostname", "ip_address", "os_type", "os_version", "services", "path", "user", "ssh_access_notes"}
     async with empty() as cmdb:
         assert columns <= (await cmdb.call("describeClass", name="server"))["attributes"].keys()
 
 
-async def test_an_unknown_class_is_answered_with_the_known_ones(empty):
+async def test_an_unknown_class_is_answered_with_the_known_ones(empty: Start) -> None:
     async with empty() as cmdb:
         with pytest.raises(NotFound, match="there are application, certificate"):
             await cmdb.call("describeClass", name="printer")
 
 
-async def test_a_saved_class_takes_cis_at_once_and_survives_a_restart(empty):
+async def test_a_saved_class_takes_cis_at_once_and_survives_a_restart(empty: Start) -> None:
     async with empty() as cmdb:
         saved = await cmdb.call("saveClass", PRINTER)
         assert not saved["shipped"]
@@ -50,7 +53,7 @@ async def test_a_saved_class_takes_cis_at_once_and_survives_a_restart(empty):
         assert (await cmdb.call("getHistory"))["events"][-1]["action"] == "class_saved"
 
 
-async def test_a_class_grows_by_saving_it_again(empty):
+async def test_a_class_grows_by_saving_it_again(empty: Start) -> None:
     async with empty() as cmdb:
         server = await cmdb.call("describeClass", name="server")
         del server["shipped"]
@@ -75,7 +78,9 @@ async def test_a_class_grows_by_saving_it_again(empty):
         ({"identity": ["name", "kind"]}, "keep that identity"),
     ],
 )
-async def test_a_change_that_recorded_cis_would_not_fit_is_refused(empty, change, message):
+async def test_a_change_that_recorded_cis_would_not_fit_is_refused(
+    empty: Start, change: dict[str, Any], message: str
+) -> None:
     async with empty() as cmdb:
         await cmdb.call("saveClass", PRINTER)
         await cmdb.call("upsertCi", ci_class="printer", attributes={"name": "p", "pages": 3})
@@ -96,13 +101,13 @@ async def test_a_change_that_recorded_cis_would_not_fit_is_refused(empty, change
         ({"name": "Printer!"}, "name"),
     ],
 )
-async def test_a_class_that_makes_no_sense_is_refused(empty, change, message):
+async def test_a_class_that_makes_no_sense_is_refused(empty: Start, change: dict[str, Any], message: str) -> None:
     async with empty() as cmdb:
         with pytest.raises(Invalid, match=message):
             await cmdb.call("saveClass", PRINTER | change)
 
 
-async def test_what_recognises_a_shipped_class_cannot_change(empty):
+async def test_what_recognises_a_shipped_class_cannot_change(empty: Start) -> None:
     async with empty() as cmdb:
         server = await cmdb.call("describeClass", name="server")
         del server["shipped"]
@@ -110,7 +115,7 @@ async def test_what_recognises_a_shipped_class_cannot_change(empty):
             await cmdb.call("saveClass", server | {"identity": ["serial_number"]})
 
 
-async def test_a_required_attribute_is_asked_for_on_insert_only(empty):
+async def test_a_required_attribute_is_asked_for_on_insert_only(empty: Start) -> None:
     async with empty() as cmdb:
         required = PRINTER | {"attributes": {"name": {}, "room": {"required": True}}}
         await cmdb.call("saveClass", required)
@@ -122,7 +127,7 @@ async def test_a_required_attribute_is_asked_for_on_insert_only(empty):
             await cmdb.call("upsertCi", ci_class="printer", attributes={"name": "p", "room": None})
 
 
-async def test_duplicates_are_suspected_by_equal_addresses_and_names_alike(empty):
+async def test_duplicates_are_suspected_by_equal_addresses_and_names_alike(empty: Start) -> None:
     rows = (
         "hostname,ip_address,serial_number\n"
         "web-01,10.0.0.1,\nweb01.example.com,10.0.0.2,\nold,10.0.0.1,S1\nnew,10.0.0.9,s1\nother,10.0.0.3,\n"
@@ -142,7 +147,7 @@ async def test_duplicates_are_suspected_by_equal_addresses_and_names_alike(empty
     assert len(fewer["groups"]) == 1
 
 
-async def test_an_address_shared_across_classes_is_suspected_and_services_on_two_hosts_are_not(empty):
+async def test_an_address_shared_across_classes_is_suspected_and_services_on_two_hosts_are_not(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes={"hostname": "a", "ip_address": "10.0.0.1"})
         await cmdb.call("upsertCi", ci_class="network_device", attributes={"hostname": "b", "ip_address": "10.0.0.1"})
@@ -152,7 +157,7 @@ async def test_an_address_shared_across_classes_is_suspected_and_services_on_two
     assert [group["reason"] for group in groups] == ["same ip_address 10.0.0.1"]
 
 
-async def test_names_without_letters_are_not_all_alike(empty):
+async def test_names_without_letters_are_not_all_alike(empty: Start) -> None:
     async with empty() as cmdb:
         for name in ("日本", "中国"):
             await cmdb.call("upsertCi", ci_class="application", attributes={"name": name})

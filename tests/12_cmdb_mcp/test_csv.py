@@ -3,11 +3,13 @@
 import csv
 import io
 import os
+from pathlib import Path
 
 import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inventories import Start
 
 from cmdb_mcp import csv_io, spoke
 from cmdb_mcp.classes import shipped
@@ -22,7 +24,7 @@ db-01,10.0.0.2,linux,Debian 12,postgresql,/var/lib/postgresql,postgres,
 """
 
 
-async def test_the_columns_of_the_original_become_a_server_with_services(empty):
+async def test_the_columns_of_the_original_become_a_server_with_services(empty: Start) -> None:
     async with empty() as cmdb:
         done = await cmdb.call("importCsv", content=ORIGINAL, preview=False)
         info = await cmdb.call("getServerInfo", hostname="web-01")
@@ -41,7 +43,7 @@ async def test_the_columns_of_the_original_become_a_server_with_services(empty):
     assert [item["ci"]["name"] for item in impact["downstream"]] == ["nginx@web-01", "php@web-01"]
 
 
-async def test_an_import_looks_only_unless_told_to_write(empty):
+async def test_an_import_looks_only_unless_told_to_write(empty: Start) -> None:
     async with empty() as cmdb:
         plan = await cmdb.call("importCsv", allow=Risk.read, content=ORIGINAL)
         assert (plan["preview"], plan["applied"], plan["inserted"]) == (True, False, 2)
@@ -54,7 +56,7 @@ async def test_an_import_looks_only_unless_told_to_write(empty):
         assert (await cmdb.call("getHistory"))["events"] == []
 
 
-async def test_importing_again_changes_nothing_and_then_only_what_differs(empty):
+async def test_importing_again_changes_nothing_and_then_only_what_differs(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("importCsv", content=ORIGINAL, preview=False)
         again = await cmdb.call("importCsv", content=ORIGINAL, preview=False)
@@ -66,7 +68,7 @@ async def test_importing_again_changes_nothing_and_then_only_what_differs(empty)
     assert [item["name"] for item in services["items"]] == ["nginx@web-01", "postgresql@db-01"]
 
 
-async def test_one_wrong_row_keeps_all_rows_out_and_is_named(empty):
+async def test_one_wrong_row_keeps_all_rows_out_and_is_named(empty: Start) -> None:
     rows = "hostname,ip_address,cpu_count\nok,10.0.0.1,2\nbad,10.0.0.999,x\n,10.0.0.3,1\nfine,,\n"
     async with empty() as cmdb:
         plan = await cmdb.call("importCsv", content=rows)
@@ -80,7 +82,7 @@ async def test_one_wrong_row_keeps_all_rows_out_and_is_named(empty):
     assert plan["inserted"] == 2
 
 
-async def test_all_of_one_import_happened_at_one_time(empty):
+async def test_all_of_one_import_happened_at_one_time(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("importCsv", content=ORIGINAL, preview=False)
         events = (await cmdb.call("getHistory", limit=200))["events"]
@@ -89,7 +91,7 @@ async def test_all_of_one_import_happened_at_one_time(empty):
     assert {event["source"] for event in events} == {"csv"}
 
 
-async def test_rows_may_be_of_several_classes_and_refer_to_rows_below(empty):
+async def test_rows_may_be_of_several_classes_and_refer_to_rows_below(empty: Start) -> None:
     rows = (
         "class,name,hostname,engine,host,depends_on,runs_on\n"
         "application,shop,,,,database:orders@db-01,server:web-01\n"
@@ -108,7 +110,7 @@ async def test_rows_may_be_of_several_classes_and_refer_to_rows_below(empty):
     }
 
 
-async def test_a_relation_to_nothing_is_an_error_of_its_row(empty):
+async def test_a_relation_to_nothing_is_an_error_of_its_row(empty: Start) -> None:
     rows = "hostname,depends_on\na,b; nowhere\nb,\n"
     async with empty() as cmdb:
         plan = await cmdb.call("importCsv", content=rows)
@@ -117,7 +119,7 @@ async def test_a_relation_to_nothing_is_an_error_of_its_row(empty):
     ]
 
 
-async def test_columns_are_renamed_ignored_and_reported(empty):
+async def test_columns_are_renamed_ignored_and_reported(empty: Start) -> None:
     rows = "Host Name;IP-Address;Contact;Colour\nA;10.0.0.1;me;red\n"
     async with empty() as cmdb:
         mapping = {"host_name": "hostname", "Contact": "owner"}
@@ -147,7 +149,7 @@ async def test_columns_are_renamed_ignored_and_reported(empty):
         ("class,hostname\nprinter,a\n", "no class 'printer'"),
     ],
 )
-async def test_what_is_no_usable_csv_is_refused_with_the_reason(empty, content, message):
+async def test_what_is_no_usable_csv_is_refused_with_the_reason(empty: Start, content: str, message: str) -> None:
     async with empty(max_import_rows=3, max_import_bytes=1024) as cmdb:
         with pytest.raises((Invalid, NotFound), match=message):
             await cmdb.call("importCsv", content=content)
@@ -160,19 +162,19 @@ async def test_what_is_no_usable_csv_is_refused_with_the_reason(empty, content, 
         ({"ip": "hostname"}, "several columns set hostname"),
     ],
 )
-async def test_a_wrong_mapping_is_refused(empty, mapping, message):
+async def test_a_wrong_mapping_is_refused(empty: Start, mapping: dict[str, str], message: str) -> None:
     async with empty() as cmdb:
         with pytest.raises(Invalid, match=message):
             await cmdb.call("importCsv", content="hostname,ip\na,10.0.0.1\n", mapping=mapping)
 
 
-async def test_a_name_twice_in_one_file_is_an_error(empty):
+async def test_a_name_twice_in_one_file_is_an_error(empty: Start) -> None:
     async with empty() as cmdb:
         plan = await cmdb.call("importCsv", content="hostname,owner\na,x\nb,y\nA,z\n")
     assert [(error["line"], error["message"]) for error in plan["errors"]] == [(4, "server:a stands in line 2 already")]
 
 
-async def test_lines_are_counted_through_cells_of_several_lines(empty):
+async def test_lines_are_counted_through_cells_of_several_lines(empty: Start) -> None:
     rows = 'hostname,notes\na,"one\ntwo\nthree"\n\nb c,x\n'
     async with empty() as cmdb:
         plan = await cmdb.call("importCsv", content=rows)
@@ -180,21 +182,21 @@ async def test_lines_are_counted_through_cells_of_several_lines(empty):
 
 
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
-async def test_the_delimiter_is_seen_from_the_header(empty, delimiter):
+async def test_the_delimiter_is_seen_from_the_header(empty: Start, delimiter: str) -> None:
     rows = delimiter.join(["hostname", "owner"]) + "\r\n" + delimiter.join(["a", "me"]) + "\r\n"
     async with empty() as cmdb:
         await cmdb.call("importCsv", content="\ufeff" + rows, preview=False)
         assert (await cmdb.call("getCi", ci="a"))["attributes"] == {"hostname": "a", "owner": "me"}
 
 
-async def test_an_empty_cell_leaves_the_value_as_it_is(empty):
+async def test_an_empty_cell_leaves_the_value_as_it_is(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("importCsv", content="hostname,owner\na,me\n", preview=False)
         await cmdb.call("importCsv", content="hostname,owner,path\na,,/srv\n", preview=False)
         assert (await cmdb.call("getCi", ci="a"))["attributes"] == {"hostname": "a", "owner": "me", "path": "/srv"}
 
 
-async def test_a_file_of_the_workspace_is_read(empty, tmp_path):
+async def test_a_file_of_the_workspace_is_read(empty: Start, tmp_path: Path) -> None:
     async with empty() as cmdb:
         (tmp_path / "workspace" / "in").mkdir()
         (tmp_path / "workspace" / "in" / "fleet.csv").write_text(ORIGINAL)
@@ -203,7 +205,7 @@ async def test_a_file_of_the_workspace_is_read(empty, tmp_path):
     assert relative["rows"] == absolute["rows"] == 2
 
 
-async def test_no_file_outside_the_workspace_is_read_however_it_is_reached(empty, tmp_path):
+async def test_no_file_outside_the_workspace_is_read_however_it_is_reached(empty: Start, tmp_path: Path) -> None:
     async with empty() as cmdb:
         (tmp_path / "admin.key").write_text("hostname\nkey\n")
         (tmp_path / "workspace" / "link.csv").symlink_to(tmp_path / "admin.key")
@@ -220,7 +222,7 @@ async def test_no_file_outside_the_workspace_is_read_however_it_is_reached(empty
                 await cmdb.call("importCsv", path=path)
 
 
-async def test_what_is_no_file_of_text_is_refused(empty, tmp_path):
+async def test_what_is_no_file_of_text_is_refused(empty: Start, tmp_path: Path) -> None:
     async with empty(max_import_bytes=1024) as cmdb:
         workspace = tmp_path / "workspace"
         os.mkfifo(workspace / "pipe")
@@ -238,7 +240,7 @@ async def test_what_is_no_file_of_text_is_refused(empty, tmp_path):
                 await cmdb.call("importCsv", path=path)
 
 
-async def test_either_content_or_a_path_is_needed(empty):
+async def test_either_content_or_a_path_is_needed(empty: Start) -> None:
     async with empty() as cmdb:
         for arguments in ({}, {"content": ORIGINAL, "path": "example_fleet.csv"}):
             with pytest.raises(Invalid, match="give either content or path"):
@@ -249,7 +251,7 @@ FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3+cmd|x", "@SUM(A1)", "＝1+1", "'
 
 
 @pytest.mark.parametrize("value", FORMULAS)
-async def test_no_exported_cell_starts_a_formula_and_all_come_back_as_they_were(empty, value):
+async def test_no_exported_cell_starts_a_formula_and_all_come_back_as_they_were(empty: Start, value: str) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": "a", "owner": value, "notes": value})
         content = (await cmdb.call("exportCis"))["content"]
@@ -260,7 +262,7 @@ async def test_no_exported_cell_starts_a_formula_and_all_come_back_as_they_were(
         assert (await cmdb.call("getCi", ci="a"))["attributes"]["owner"] == value
 
 
-async def test_a_cell_that_looks_like_a_formula_is_pointed_out_and_a_number_is_not(empty):
+async def test_a_cell_that_looks_like_a_formula_is_pointed_out_and_a_number_is_not(empty: Start) -> None:
     rows = "name,owner,notes\na,=HYPERLINK(1),-5\nb,@team,+49\n"
     async with empty() as cmdb:
         plan = await cmdb.call("importCsv", content=rows, ci_class="application")
@@ -277,14 +279,14 @@ CELLS = st.text(st.characters(exclude_categories=["Cs", "Cc"], include_character
 
 @settings(max_examples=300, deadline=None)
 @given(rows=st.lists(st.lists(CELLS, min_size=3, max_size=3), min_size=1, max_size=4))
-def test_any_text_survives_leaving_and_coming_back(rows):
+def test_any_text_survives_leaving_and_coming_back(rows: list[list[str]]) -> None:
     kept = [dict(zip("abc", cells, strict=True)) for cells in rows]
     table = csv_io.parse(csv_io.render("abc", kept), 100)
     filled = [row for row in kept if any(row.values())]
     assert [cells for _, cells in table.rows] == filled
 
 
-async def test_a_whole_fleet_leaves_as_csv_and_comes_back_as_it_was(tmp_path_factory):
+async def test_a_whole_fleet_leaves_as_csv_and_comes_back_as_it_was(tmp_path_factory: pytest.TempPathFactory) -> None:
     async with running(spoke, tmp_path_factory.mktemp("old"), "cmdb") as cmdb:
         out = await cmdb.call("exportCis")
         old = await cmdb.call("searchCis", limit=200)
@@ -300,7 +302,7 @@ async def test_a_whole_fleet_leaves_as_csv_and_comes_back_as_it_was(tmp_path_fac
     assert [item["path"] for item in again["upstream"]] == [item["path"] for item in impact["upstream"]]
 
 
-async def test_json_leaves_with_types_and_relations(example):
+async def test_json_leaves_with_types_and_relations(example: Start) -> None:
     async with example() as cmdb:
         out = await cmdb.call("exportCis", format="json", ci_class="database", filters={"name": "orders"})
     assert orjson.loads(out["content"]) == [
@@ -319,7 +321,7 @@ async def test_json_leaves_with_types_and_relations(example):
     ]
 
 
-async def test_a_large_export_comes_in_parts(example):
+async def test_a_large_export_comes_in_parts(example: Start) -> None:
     async with example(max_export_rows=10) as cmdb:
         first = await cmdb.call("exportCis", format="json", ci_class="server")
         rest = await cmdb.call("exportCis", format="json", ci_class="server", cursor=first["next_cursor"])
@@ -328,7 +330,7 @@ async def test_a_large_export_comes_in_parts(example):
     assert len(set(names)) == 15
 
 
-async def test_a_csv_is_a_source_like_others_to_come():
+async def test_a_csv_is_a_source_like_others_to_come() -> None:
     source: Source = CsvSource("hostname,depends_on\na,b\n", shipped(), 10, "netbox")
     delivery = await source.fetch("server")
     assert source.name == "netbox"

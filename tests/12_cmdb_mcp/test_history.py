@@ -5,18 +5,20 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from inventories import Start
 
 from cmdb_mcp import spoke
 from cmdb_mcp.change import parse_time
 from fleetkit import Invalid, NotFound
-from fleetkit.testing import running
+from fleetkit.testing import SpokeClient, running
 
 
-async def test_a_change_is_recorded_with_who_when_why_and_both_values(empty):
+async def test_a_change_is_recorded_with_who_when_why_and_both_values(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": "shop", "owner": "a"})
         events = (await cmdb.call("getHistory", ci="shop"))["events"]
@@ -27,7 +29,7 @@ async def test_a_change_is_recorded_with_who_when_why_and_both_values(empty):
     assert events[0]["changes"]["owner"] == {"before": None, "after": "a"}
 
 
-async def test_a_write_that_a_stronger_source_prevents_leaves_no_history(empty):
+async def test_a_write_that_a_stronger_source_prevents_leaves_no_history(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": "shop", "owner": "a"})
         scan = {"name": "shop", "owner": "b"}
@@ -37,7 +39,7 @@ async def test_a_write_that_a_stronger_source_prevents_leaves_no_history(empty):
     assert [event["action"] for event in events] == ["created"]
 
 
-async def test_calls_are_told_apart_by_their_correlation_id(empty):
+async def test_calls_are_told_apart_by_their_correlation_id(empty: Start) -> None:
     async with empty() as cmdb:
         for owner in "ab":
             await cmdb.call("upsertCi", ci_class="application", attributes={"name": "shop", "owner": owner})
@@ -46,7 +48,7 @@ async def test_calls_are_told_apart_by_their_correlation_id(empty):
     assert events[0]["changes"] == {"owner": {"before": "a", "after": "b"}}
 
 
-async def test_history_comes_in_pages_that_miss_and_repeat_nothing(empty):
+async def test_history_comes_in_pages_that_miss_and_repeat_nothing(empty: Start) -> None:
     async with empty() as cmdb:
         for n in range(7):
             await cmdb.call("upsertCi", ci_class="application", attributes={"name": "shop", "version": str(n)})
@@ -59,7 +61,7 @@ async def test_history_comes_in_pages_that_miss_and_repeat_nothing(empty):
     assert (first["truncated"], third["truncated"], third["next_cursor"]) == (True, False, None)
 
 
-async def test_history_is_cut_by_time(empty):
+async def test_history_is_cut_by_time(empty: Start) -> None:
     async with empty() as cmdb:
         ats = [(await cmdb.call("upsertCi", ci_class="application", attributes={"name": name}))["at"] for name in "abc"]
         middle = await cmdb.call("getHistory", since=ats[1], until=ats[1])
@@ -68,7 +70,7 @@ async def test_history_is_cut_by_time(empty):
     assert [event["subject"] for event in rest["events"]] == ["application:c", "application:b"]
 
 
-async def test_the_past_of_attributes_status_and_relations_is_exact(empty):
+async def test_the_past_of_attributes_status_and_relations_is_exact(empty: Start) -> None:
     async with empty() as cmdb:
         for name in ("shop", "orders"):
             await cmdb.call("upsertCi", ci_class="application", attributes={"name": name, "version": "1"})
@@ -85,7 +87,7 @@ async def test_the_past_of_attributes_status_and_relations_is_exact(empty):
     assert states[linked["at"]]["as_of"] == linked["at"]
 
 
-async def test_a_relation_to_what_was_retired_shows_while_both_were_in_use(empty):
+async def test_a_relation_to_what_was_retired_shows_while_both_were_in_use(empty: Start) -> None:
     async with empty() as cmdb:
         for name in ("shop", "orders"):
             await cmdb.call("upsertCi", ci_class="application", attributes={"name": name})
@@ -97,7 +99,7 @@ async def test_a_relation_to_what_was_retired_shows_while_both_were_in_use(empty
     assert now["relations"] == []
 
 
-async def test_before_it_was_recorded_a_ci_is_not_found(empty):
+async def test_before_it_was_recorded_a_ci_is_not_found(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": "shop"})
         with pytest.raises(NotFound, match=r"application:shop did not exist at 2001-02-03T00:00:00\.000000Z"):
@@ -113,17 +115,17 @@ async def test_before_it_was_recorded_a_ci_is_not_found(empty):
         ("2030-12-31T08:00:00.25+02:00", "2030-12-31T06:00:00.250000Z"),
     ],
 )
-def test_times_are_understood_as_utc_unless_they_say_otherwise(given, meant):
+def test_times_are_understood_as_utc_unless_they_say_otherwise(given: str, meant: str) -> None:
     assert parse_time(given) == meant
 
 
 @pytest.mark.parametrize("given", ["yesterday", "", "2030-13-01", "0001-01-01T00:00:00+23:00"])
-def test_what_is_no_time_is_refused_with_an_example(given):
+def test_what_is_no_time_is_refused_with_an_example(given: str) -> None:
     with pytest.raises(Invalid, match="write 2030-12-31T08:00:00Z"):
         parse_time(given)
 
 
-async def test_two_times_of_one_ci_are_compared(empty):
+async def test_two_times_of_one_ci_are_compared(empty: Start) -> None:
     async with empty() as cmdb:
         made = await cmdb.call("upsertCi", ci_class="application", attributes={"name": "shop", "version": "1"})
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": "orders"})
@@ -141,7 +143,7 @@ async def test_two_times_of_one_ci_are_compared(empty):
     assert diff["relations_only_left"] == []
 
 
-async def test_two_cis_are_compared_and_a_retired_one_shows_as_such(empty):
+async def test_two_cis_are_compared_and_a_retired_one_shows_as_such(empty: Start) -> None:
     async with empty() as cmdb:
         for name in "ab":
             await cmdb.call("upsertCi", ci_class="application", attributes={"name": name, "owner": "x"})
@@ -153,19 +155,23 @@ async def test_two_cis_are_compared_and_a_retired_one_shows_as_such(empty):
     ]
 
 
+Step = tuple[str, str, dict[str, str | None]]
+Model = dict[str, tuple[str, dict[str, str]]]
+
+NOTHING: dict[str, str | None] = {}
 NAMES = st.sampled_from(["a", "b", "c"])
 VALUES = st.one_of(st.none(), st.sampled_from(["1", "2", "x"]))
 STEPS = st.lists(
     st.one_of(
         st.tuples(st.just("put"), NAMES, st.dictionaries(st.sampled_from(["owner", "version", "notes"]), VALUES)),
-        st.tuples(st.just("retire"), NAMES, st.just({})),
+        st.tuples(st.just("retire"), NAMES, st.just(NOTHING)),
         st.tuples(st.just("rehearse"), NAMES, st.dictionaries(st.sampled_from(["owner", "notes"]), VALUES)),
     ),
     max_size=25,
 )
 
 
-async def take(cmdb, model, step):
+async def take(cmdb: SpokeClient, model: Model, step: Step) -> str | None:
     """Do one step to the CMDB and to a plain dict of name -> (status, attributes); the time it happened."""
     verb, name, changes = step
     status, attributes = model.get(name, (None, {"name": name}))
@@ -187,9 +193,11 @@ async def take(cmdb, model, step):
 
 @settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=STEPS)
-async def test_every_moment_of_any_past_is_as_a_plain_model_remembers_it(tmp_path_factory, steps):
-    model: dict[str, tuple[str, dict[str, str]]] = {}
-    remembered: list[tuple[str, dict[str, tuple[str, dict[str, str]]]]] = []
+async def test_every_moment_of_any_past_is_as_a_plain_model_remembers_it(
+    tmp_path_factory: pytest.TempPathFactory, steps: list[Step]
+) -> None:
+    model: Model = {}
+    remembered: list[tuple[str, Model]] = []
     async with running(spoke, tmp_path_factory.mktemp("past"), "cmdb", seed_example=False) as cmdb:
         for step in steps:
             at = await take(cmdb, model, step)
@@ -205,7 +213,7 @@ async def test_every_moment_of_any_past_is_as_a_plain_model_remembers_it(tmp_pat
             assert set(now["provenance"]) == set(attributes)
 
 
-async def test_history_can_neither_be_edited_nor_deleted(empty, tmp_path):
+async def test_history_can_neither_be_edited_nor_deleted(empty: Start, tmp_path: Path) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": "shop"})
         with sqlite3.connect(tmp_path / "cmdb.db") as database:
@@ -221,7 +229,7 @@ WRITER = """
 import asyncio, sys
 from pathlib import Path
 from cmdb_mcp import spoke
-from fleetkit.testing import running
+from fleetkit.testing import SpokeClient, running
 
 async def main() -> None:
     async with running(spoke, Path(sys.argv[1]), "cmdb", seed_example=False) as cmdb:
@@ -235,7 +243,9 @@ asyncio.run(main())
 """
 
 
-async def test_a_killed_writer_loses_nothing_it_acknowledged_and_leaves_nothing_half_done(empty, tmp_path):
+async def test_a_killed_writer_loses_nothing_it_acknowledged_and_leaves_nothing_half_done(
+    empty: Start, tmp_path: Path
+) -> None:
     paths = os.pathsep.join(sys.path)
     writer = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True, env={"PYTHONPATH": paths}
@@ -261,7 +271,7 @@ async def test_a_killed_writer_loses_nothing_it_acknowledged_and_leaves_nothing_
     database.close()
 
 
-async def test_time_goes_on_when_the_clock_goes_back(empty, tmp_path):
+async def test_time_goes_on_when_the_clock_goes_back(empty: Start, tmp_path: Path) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": "shop", "version": "1"})
     future = "2999-01-01T00:00:00.000000Z"

@@ -1,16 +1,19 @@
 """Relations: typed, ended rather than deleted, followed for impact and paths without getting lost."""
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from inventories import Start
 
 from cmdb_mcp import spoke
 from cmdb_mcp.relations import NEEDS_TARGET, RELATION_TYPES, SERVES_TARGET
 from fleetkit import Conflict, Invalid
-from fleetkit.testing import running
+from fleetkit.testing import SpokeClient, running
 
 
-async def build(cmdb, *arrows):
+async def build(cmdb: SpokeClient, *arrows: str) -> None:
     """Applications by one-letter name, related as in `a depends_on b`."""
     for name in sorted({word for arrow in arrows for word in arrow.split()[::2]}):
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": name})
@@ -18,12 +21,12 @@ async def build(cmdb, *arrows):
         await cmdb.call("relateCis", ci=near, relation=kind, target=far)
 
 
-def names(items):
+def names(items: list[dict[str, Any]]) -> list[str]:
     """The names of what an impact reached, in its order."""
     return [item["ci"]["name"] for item in items]
 
 
-async def test_a_relation_is_seen_from_both_ends(empty):
+async def test_a_relation_is_seen_from_both_ends(empty: Start) -> None:
     async with empty() as cmdb:
         await build(cmdb, "shop depends_on orders")
         near, far = await cmdb.call("getCi", ci="shop"), await cmdb.call("getCi", ci="orders")
@@ -37,7 +40,7 @@ async def test_a_relation_is_seen_from_both_ends(empty):
     assert near["version"] == 1
 
 
-async def test_relating_and_ending_twice_changes_once(empty):
+async def test_relating_and_ending_twice_changes_once(empty: Start) -> None:
     async with empty() as cmdb:
         await build(cmdb, "a depends_on b")
         again = await cmdb.call("relateCis", ci="a", relation="depends_on", target="b")
@@ -49,7 +52,7 @@ async def test_relating_and_ending_twice_changes_once(empty):
     assert actions == ["unrelated", "related", "created"]
 
 
-async def test_only_the_relation_of_that_type_and_direction_ends(empty):
+async def test_only_the_relation_of_that_type_and_direction_ends(empty: Start) -> None:
     async with empty() as cmdb:
         await build(cmdb, "a depends_on b", "a connects_to b", "b depends_on a")
         await cmdb.call("unrelateCis", ci="a", relation="depends_on", target="b")
@@ -57,7 +60,7 @@ async def test_only_the_relation_of_that_type_and_direction_ends(empty):
     assert [(item["direction"], item["type"]) for item in left] == [("to", "connects_to"), ("from", "depends_on")]
 
 
-async def test_a_ci_has_no_relation_to_itself_or_to_a_retired_one(empty):
+async def test_a_ci_has_no_relation_to_itself_or_to_a_retired_one(empty: Start) -> None:
     async with empty() as cmdb:
         await build(cmdb, "a depends_on b")
         with pytest.raises(Invalid, match="cannot be related to itself"):
@@ -69,7 +72,7 @@ async def test_a_ci_has_no_relation_to_itself_or_to_a_retired_one(empty):
             await cmdb.call("relateCis", ci="a", relation="likes", target="b")
 
 
-async def test_retired_cis_neither_show_nor_carry_impact_until_they_return(empty):
+async def test_retired_cis_neither_show_nor_carry_impact_until_they_return(empty: Start) -> None:
     async with empty() as cmdb:
         await build(cmdb, "a depends_on b", "b depends_on c")
         await cmdb.call("retireCi", ci="b")
@@ -81,7 +84,7 @@ async def test_retired_cis_neither_show_nor_carry_impact_until_they_return(empty
 
 
 @pytest.mark.parametrize("kind", NEEDS_TARGET)
-async def test_the_failure_of_what_is_needed_reaches_who_needs_it(empty, kind):
+async def test_the_failure_of_what_is_needed_reaches_who_needs_it(empty: Start, kind: str) -> None:
     async with empty() as cmdb:
         await build(cmdb, f"user {kind} base")
         assert names((await cmdb.call("getImpact", ci="base"))["downstream"]) == ["user"]
@@ -90,18 +93,18 @@ async def test_the_failure_of_what_is_needed_reaches_who_needs_it(empty, kind):
 
 
 @pytest.mark.parametrize("kind", SERVES_TARGET)
-async def test_the_failure_of_a_part_or_a_backup_reaches_the_whole(empty, kind):
+async def test_the_failure_of_a_part_or_a_backup_reaches_the_whole(empty: Start, kind: str) -> None:
     async with empty() as cmdb:
         await build(cmdb, f"part {kind} whole")
         assert names((await cmdb.call("getImpact", ci="part"))["downstream"]) == ["whole"]
         assert names((await cmdb.call("getImpact", ci="whole", direction="upstream"))["upstream"]) == ["part"]
 
 
-def test_every_relation_type_says_which_way_harm_goes():
+def test_every_relation_type_says_which_way_harm_goes() -> None:
     assert sorted((*NEEDS_TARGET, *SERVES_TARGET)) == sorted(RELATION_TYPES)
 
 
-async def test_impact_ends_in_cycles_and_takes_the_shortest_way(empty):
+async def test_impact_ends_in_cycles_and_takes_the_shortest_way(empty: Start) -> None:
     async with empty() as cmdb:
         await build(cmdb, "b depends_on a", "c depends_on b", "a depends_on c", "d depends_on c", "d depends_on a")
         impact = await cmdb.call("getImpact", ci="a", direction="both")
@@ -115,7 +118,7 @@ async def test_impact_ends_in_cycles_and_takes_the_shortest_way(empty):
     assert not impact["truncated"]
 
 
-async def test_impact_says_when_it_was_cut(empty):
+async def test_impact_says_when_it_was_cut(empty: Start) -> None:
     async with empty() as cmdb:
         await build(cmdb, "b depends_on a", "c depends_on b", "d depends_on c")
         by_depth = await cmdb.call("getImpact", ci="a", max_depth=2)
@@ -126,7 +129,7 @@ async def test_impact_says_when_it_was_cut(empty):
     assert (names(whole["downstream"]), whole["truncated"]) == (["b", "c", "d"], False)
 
 
-async def test_a_path_is_found_over_relations_of_either_direction(empty):
+async def test_a_path_is_found_over_relations_of_either_direction(empty: Start) -> None:
     async with empty() as cmdb:
         await build(cmdb, "a depends_on x", "b runs_on x", "b part_of c", "q depends_on r")
         route = await cmdb.call("findPath", ci="a", target="c")
@@ -141,7 +144,7 @@ async def test_a_path_is_found_over_relations_of_either_direction(empty):
     ]
 
 
-def distances(start, steps):
+def distances(start: str, steps: dict[str, set[str]]) -> dict[str, int]:
     """Plain breadth-first search: node -> distance."""
     found, frontier = {start: 0}, [start]
     while frontier:
@@ -151,7 +154,7 @@ def distances(start, steps):
     return found
 
 
-def found_depth(found, steps, node):
+def found_depth(found: dict[str, int], steps: dict[str, set[str]], node: str) -> int:
     """One more than the nearest node that leads here."""
     return 1 + min(depth for near, depth in found.items() if node in steps.get(near, ()))
 
@@ -166,7 +169,9 @@ EDGES = st.lists(
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(edges=EDGES)
-async def test_impact_reaches_exactly_what_a_plain_search_reaches(tmp_path_factory, edges):
+async def test_impact_reaches_exactly_what_a_plain_search_reaches(
+    tmp_path_factory: pytest.TempPathFactory, edges: list[tuple[str, str, str]]
+) -> None:
     async with running(spoke, tmp_path_factory.mktemp("graph"), "cmdb", seed_example=False) as cmdb:
         await build(cmdb, "a part_of f", *(" ".join(edge) for edge in edges))
         impact = await cmdb.call("getImpact", ci="a", direction="both", max_depth=50)
@@ -180,7 +185,7 @@ async def test_impact_reaches_exactly_what_a_plain_search_reaches(tmp_path_facto
     assert {item["ci"]["name"]: item["depth"] for item in impact["upstream"]} | {"a": 0} == distances("a", need)
 
 
-async def test_a_wide_graph_is_walked_in_bounded_queries(empty):
+async def test_a_wide_graph_is_walked_in_bounded_queries(empty: Start) -> None:
     rows = "\n".join(f"app-{n},application:hub" for n in range(1200))
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": "hub"})
@@ -194,7 +199,7 @@ async def test_a_wide_graph_is_walked_in_bounded_queries(empty):
     assert (len(hub["relations"]), hub["relations_total"]) == (200, 1200)
 
 
-async def test_a_retired_end_can_still_be_released(empty):
+async def test_a_retired_end_can_still_be_released(empty: Start) -> None:
     async with empty() as cmdb:
         await build(cmdb, "a depends_on b")
         await cmdb.call("retireCi", ci="b")

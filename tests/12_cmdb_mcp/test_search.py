@@ -1,12 +1,15 @@
 """Searching: words, filters, order and pages."""
 
+from typing import Any
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from inventories import Start
 
 from cmdb_mcp import spoke
 from fleetkit import Invalid, NotFound
-from fleetkit.testing import running
+from fleetkit.testing import SpokeClient, running
 
 FLEET = '''hostname,ip_address,os_version,cpu_count,memory_gib,virtual,tags,owner,notes
 web-01.example.com,10.0.1.1,Debian 12,4,16,true,blue;front,shop,serves café pages
@@ -16,12 +19,12 @@ old-01.example.com,10.0.3.1,,2,,,,,
 '''
 
 
-async def load(cmdb):
+async def load(cmdb: SpokeClient) -> None:
     """The four servers above."""
     await cmdb.call("importCsv", content=FLEET, preview=False)
 
 
-async def names(cmdb, **arguments):
+async def names(cmdb: SpokeClient, **arguments: Any) -> list[str]:
     """First labels of what a search shows, in its order."""
     page = await cmdb.call("searchCis", **arguments)
     return [item["name"].partition(".")[0] for item in page["items"]]
@@ -46,14 +49,16 @@ async def names(cmdb, **arguments):
         ("nothing", []),
     ],
 )
-async def test_words_are_found_as_beginnings_and_never_read_as_a_query_language(empty, text, expected):
+async def test_words_are_found_as_beginnings_and_never_read_as_a_query_language(
+    empty: Start, text: str, expected: list[str]
+) -> None:
     async with empty() as cmdb:
         await load(cmdb)
         assert await names(cmdb, text=text) == expected
 
 
 @pytest.mark.parametrize("text", ['"', "*", "- -", "()"])
-async def test_text_without_a_word_is_refused(empty, text):
+async def test_text_without_a_word_is_refused(empty: Start, text: str) -> None:
     async with empty() as cmdb:
         with pytest.raises(Invalid, match="no word to search for"):
             await cmdb.call("searchCis", text=text)
@@ -86,13 +91,13 @@ async def test_text_without_a_word_is_refused(empty, text):
         ({"owner": "x' OR '1'='1"}, []),
     ],
 )
-async def test_filters_choose_by_value(empty, filters, expected):
+async def test_filters_choose_by_value(empty: Start, filters: dict[str, Any], expected: list[str]) -> None:
     async with empty() as cmdb:
         await load(cmdb)
         assert await names(cmdb, ci_class="server", filters=filters) == expected
 
 
-async def test_the_name_filter_knows_the_attribute_and_the_full_name(empty):
+async def test_the_name_filter_knows_the_attribute_and_the_full_name(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="database", attributes={"name": "orders", "host": "db-01"})
         for name in ("orders", "orders@db-01"):
@@ -114,19 +119,21 @@ async def test_the_name_filter_knows_the_attribute_and_the_full_name(empty):
         ({"filters": {"owner'); DROP TABLE cis;--": 1}}, "no attribute owner'"),
     ],
 )
-async def test_a_wrong_question_is_refused_with_what_is_possible(empty, arguments, message):
+async def test_a_wrong_question_is_refused_with_what_is_possible(
+    empty: Start, arguments: dict[str, Any], message: str
+) -> None:
     async with empty() as cmdb:
         with pytest.raises(Invalid, match=message):
             await cmdb.call("searchCis", **arguments)
 
 
-async def test_an_unknown_class_is_not_found(empty):
+async def test_an_unknown_class_is_not_found(empty: Start) -> None:
     async with empty() as cmdb:
         with pytest.raises(NotFound, match="no class 'printer'"):
             await cmdb.call("searchCis", ci_class="printer")
 
 
-async def test_only_the_fields_asked_for_are_shown(empty):
+async def test_only_the_fields_asked_for_are_shown(empty: Start) -> None:
     async with empty() as cmdb:
         await load(cmdb)
         few = await cmdb.call("searchCis", text="web-01", fields=["cpu_count", "serial_number"])
@@ -148,13 +155,13 @@ async def test_only_the_fields_asked_for_are_shown(empty):
         ("owner", ["db-01", "web-01", "web-02", "old-01"]),
     ],
 )
-async def test_results_are_sorted_with_missing_values_last(empty, sort, expected):
+async def test_results_are_sorted_with_missing_values_last(empty: Start, sort: str, expected: list[str]) -> None:
     async with empty() as cmdb:
         await load(cmdb)
         assert await names(cmdb, sort=sort) == expected
 
 
-async def test_a_cursor_is_good_for_its_own_query_only(empty):
+async def test_a_cursor_is_good_for_its_own_query_only(empty: Start) -> None:
     async with empty() as cmdb:
         await load(cmdb)
         first = await cmdb.call("searchCis", limit=2)
@@ -166,7 +173,7 @@ async def test_a_cursor_is_good_for_its_own_query_only(empty):
     assert (rest["truncated"], rest["next_cursor"]) == (False, None)
 
 
-async def test_pages_stay_right_while_the_data_changes(empty):
+async def test_pages_stay_right_while_the_data_changes(empty: Start) -> None:
     async with empty() as cmdb:
         await load(cmdb)
         first = await cmdb.call("searchCis", limit=2)
@@ -176,7 +183,7 @@ async def test_pages_stay_right_while_the_data_changes(empty):
     assert [item["name"][:6] for item in rest["items"]] == ["web-01", "web-02"]
 
 
-async def test_the_index_follows_every_change_of_a_value(empty):
+async def test_the_index_follows_every_change_of_a_value(empty: Start) -> None:
     async with empty() as cmdb:
         await load(cmdb)
         await cmdb.call(
@@ -200,12 +207,15 @@ ROWS = st.lists(
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=ROWS, size=st.integers(1, 4), sort=st.sampled_from(["name", "-name", "owner", "-owner", "version"]))
-async def test_pages_together_are_the_whole_each_ci_once(tmp_path_factory, rows, size, sort):
+async def test_pages_together_are_the_whole_each_ci_once(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[dict[str, str]], size: int, sort: str
+) -> None:
     async with running(spoke, tmp_path_factory.mktemp("pages"), "cmdb", seed_example=False) as cmdb:
         for number, row in enumerate(rows):
             await cmdb.call("upsertCi", ci_class="application", attributes={"name": f"n{number}", **row})
         whole = (await cmdb.call("searchCis", sort=sort, limit=200))["items"]
-        shown, cursor = [], None
+        shown: list[dict[str, Any]] = []
+        cursor: str | None = None
         for _ in range(len(rows) // size + 1):
             page = await cmdb.call("searchCis", sort=sort, limit=size, cursor=cursor)
             shown += page["items"]

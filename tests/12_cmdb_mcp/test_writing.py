@@ -1,20 +1,23 @@
 """Writing CIs: recognition, outcomes per attribute, sources, versions, rehearsals, reinstating."""
 
 import asyncio
+from typing import Any
 
 import pytest
+from inventories import Start
 
 from fleetkit import Conflict, Invalid, NeedsApproval, NotFound, Risk
+from fleetkit.testing import SpokeClient
 
 WEB = {"hostname": "web-01", "ip_address": "10.0.0.1", "os_type": "linux"}
 
 
-def outcomes(written):
+def outcomes(written: dict[str, Any]) -> dict[str, str]:
     """attribute -> outcome of a write."""
     return {name: item["outcome"] for name, item in written["attributes"].items()}
 
 
-async def test_a_new_ci_is_inserted_at_version_one(empty):
+async def test_a_new_ci_is_inserted_at_version_one(empty: Start) -> None:
     async with empty() as cmdb:
         written = await cmdb.call("upsertCi", ci_class="server", attributes=WEB)
         found = await cmdb.call("getCi", ci=written["ci"]["id"])
@@ -24,7 +27,7 @@ async def test_a_new_ci_is_inserted_at_version_one(empty):
     assert found["created_at"] == found["updated_at"] == written["at"]
 
 
-async def test_the_same_write_again_changes_nothing(empty):
+async def test_the_same_write_again_changes_nothing(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB)
         again = await cmdb.call("upsertCi", ci_class="server", attributes=WEB)
@@ -33,7 +36,7 @@ async def test_the_same_write_again_changes_nothing(empty):
     assert len(events) == 1
 
 
-async def test_an_update_says_what_became_of_each_attribute(empty):
+async def test_an_update_says_what_became_of_each_attribute(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB)
         changes = {"hostname": "web-01", "ip_address": "10.0.0.2", "owner": "shop", "os_type": None, "notes": None}
@@ -53,21 +56,21 @@ async def test_an_update_says_what_became_of_each_attribute(empty):
 
 
 @pytest.mark.parametrize("spelling", ["WEB-01", " web-01 ", "Web-01"])
-async def test_a_host_name_is_one_however_it_is_spelled(empty, spelling):
+async def test_a_host_name_is_one_however_it_is_spelled(empty: Start, spelling: str) -> None:
     async with empty() as cmdb:
         first = await cmdb.call("upsertCi", ci_class="server", attributes=WEB)
         second = await cmdb.call("upsertCi", ci_class="server", attributes={"hostname": spelling})
     assert second["ci"] == first["ci"]
 
 
-async def test_names_that_differ_only_in_case_are_one_application(empty):
+async def test_names_that_differ_only_in_case_are_one_application(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": "Straße"})
         written = await cmdb.call("upsertCi", ci_class="application", attributes={"name": "STRASSE"})
     assert written["outcome"] == "updated"
 
 
-async def test_the_same_service_on_two_hosts_is_two_cis(empty):
+async def test_the_same_service_on_two_hosts_is_two_cis(empty: Start) -> None:
     async with empty() as cmdb:
         for host in ("a", "b"):
             await cmdb.call("upsertCi", ci_class="service", attributes={"name": "nginx", "host": host})
@@ -75,7 +78,7 @@ async def test_the_same_service_on_two_hosts_is_two_cis(empty):
     assert [item["name"] for item in page["items"]] == ["nginx@a", "nginx@b"]
 
 
-async def test_an_ambiguous_name_is_answered_with_the_candidates(empty):
+async def test_an_ambiguous_name_is_answered_with_the_candidates(empty: Start) -> None:
     async with empty() as cmdb:
         server = await cmdb.call("upsertCi", ci_class="server", attributes={"hostname": "git"})
         application = await cmdb.call("upsertCi", ci_class="application", attributes={"name": "git"})
@@ -85,7 +88,7 @@ async def test_an_ambiguous_name_is_answered_with_the_candidates(empty):
 
 
 @pytest.mark.parametrize("ref", ["ci-999", "server:nothing", "nothing", "ci-0"])
-async def test_an_unknown_ci_is_not_found(empty, ref):
+async def test_an_unknown_ci_is_not_found(empty: Start, ref: str) -> None:
     async with empty() as cmdb:
         with pytest.raises(NotFound, match="searchCis"):
             await cmdb.call("getCi", ci=ref)
@@ -111,14 +114,14 @@ async def test_an_unknown_ci_is_not_found(empty, ref):
         ({"hostname": "a", "cpu_count": "x", "virtual": "x"}, "cpu_count: .*; virtual: "),
     ],
 )
-async def test_wrong_attributes_are_refused_by_name(empty, attributes, message):
+async def test_wrong_attributes_are_refused_by_name(empty: Start, attributes: dict[str, Any], message: str) -> None:
     async with empty() as cmdb:
         with pytest.raises(Invalid, match=message):
             await cmdb.call("upsertCi", ci_class="server", attributes=attributes)
         assert (await cmdb.call("searchCis"))["total"] == 0
 
 
-async def test_values_are_kept_in_one_form(empty):
+async def test_values_are_kept_in_one_form(empty: Start) -> None:
     given = {
         "hostname": "A.Example.",
         "ip_address": "2001:DB8:0::1",
@@ -145,13 +148,13 @@ async def test_values_are_kept_in_one_form(empty):
     }
 
 
-async def test_an_unknown_class_is_answered_with_the_known_ones(empty):
+async def test_an_unknown_class_is_answered_with_the_known_ones(empty: Start) -> None:
     async with empty() as cmdb:
         with pytest.raises(NotFound, match=r"no class 'printer'; there are application, .*saveClass"):
             await cmdb.call("upsertCi", ci_class="printer", attributes={"name": "p"})
 
 
-async def test_a_weaker_source_does_not_overwrite_a_stronger_one(empty):
+async def test_a_weaker_source_does_not_overwrite_a_stronger_one(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB, source="manual")
         scan = {"hostname": "web-01", "ip_address": "10.9.9.9", "cpu_count": 4, "os_type": None}
@@ -169,7 +172,7 @@ async def test_a_weaker_source_does_not_overwrite_a_stronger_one(empty):
     assert found["provenance"]["cpu_count"]["source"] == "discovery"
 
 
-async def test_a_stronger_source_takes_over_what_it_confirms(empty):
+async def test_a_stronger_source_takes_over_what_it_confirms(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB, source="discovery")
         confirmed = await cmdb.call("upsertCi", ci_class="server", attributes=WEB, source="manual")
@@ -179,7 +182,7 @@ async def test_a_stronger_source_takes_over_what_it_confirms(empty):
     assert outcomes(later)["ip_address"] == "kept"
 
 
-async def test_the_order_of_sources_is_the_operators_to_choose(empty):
+async def test_the_order_of_sources_is_the_operators_to_choose(empty: Start) -> None:
     async with empty(source_precedence=["discovery", "manual"]) as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB, source="manual")
         scan = {"hostname": "web-01", "ip_address": "10.9.9.9"}
@@ -192,7 +195,7 @@ async def test_the_order_of_sources_is_the_operators_to_choose(empty):
     assert outcomes(unlisted)["ip_address"] == "kept"
 
 
-async def test_a_write_on_a_version_that_has_moved_on_is_a_conflict(empty):
+async def test_a_write_on_a_version_that_has_moved_on_is_a_conflict(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB, expected_version=0)
         changed = WEB | {"owner": "a"}
@@ -206,7 +209,7 @@ async def test_a_write_on_a_version_that_has_moved_on_is_a_conflict(empty):
         assert (await cmdb.call("getCi", ci="web-01"))["attributes"]["owner"] == "a"
 
 
-async def test_of_many_writers_on_one_version_exactly_one_wins(empty):
+async def test_of_many_writers_on_one_version_exactly_one_wins(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB)
         writes = [
@@ -215,14 +218,14 @@ async def test_of_many_writers_on_one_version_exactly_one_wins(empty):
         ]
         ended = await asyncio.gather(*writes, return_exceptions=True)
         found = await cmdb.call("getCi", ci="web-01", history=100)
-    winners = [item for item in ended if isinstance(item, dict)]
+    winners = [item for item in ended if not isinstance(item, BaseException)]
     assert len(winners) == 1
     assert [type(item) for item in ended if item not in winners] == [Conflict] * 11
     assert found["attributes"]["owner"] == winners[0]["attributes"]["owner"]["after"]
     assert found["version"] == len(found["history"]) == 2
 
 
-async def test_writers_at_once_lose_no_attribute(empty):
+async def test_writers_at_once_lose_no_attribute(empty: Start) -> None:
     async with empty() as cmdb:
         names = ["owner", "location", "environment", "vendor", "model", "path", "user", "notes"]
         writes = [
@@ -236,7 +239,7 @@ async def test_writers_at_once_lose_no_attribute(empty):
     assert times == sorted(set(times), reverse=True)
 
 
-async def test_a_rehearsal_says_the_same_and_leaves_no_trace(empty):
+async def test_a_rehearsal_says_the_same_and_leaves_no_trace(empty: Start) -> None:
     async with empty() as cmdb:
         plan = await cmdb.call("upsertCi", ci_class="server", attributes=WEB | {"services": "nginx"}, dry_run=True)
         assert (await cmdb.call("searchCis", include_retired=True))["total"] == 0
@@ -247,7 +250,7 @@ async def test_a_rehearsal_says_the_same_and_leaves_no_trace(empty):
     assert (plan["outcome"], plan["attributes"], plan["ci"]) == (done["outcome"], done["attributes"], done["ci"])
 
 
-async def test_a_rehearsal_needs_no_permission_to_change_and_a_write_does(empty):
+async def test_a_rehearsal_needs_no_permission_to_change_and_a_write_does(empty: Start) -> None:
     async with empty() as cmdb:
         plan = await cmdb.call("upsertCi", allow=Risk.read, ci_class="server", attributes=WEB, dry_run=True)
         assert plan["outcome"] == "inserted"
@@ -259,7 +262,7 @@ async def test_a_rehearsal_needs_no_permission_to_change_and_a_write_does(empty)
         assert (await cmdb.call("searchCis"))["total"] == 0
 
 
-async def test_a_ci_is_renamed_by_naming_it(empty):
+async def test_a_ci_is_renamed_by_naming_it(empty: Start) -> None:
     async with empty() as cmdb:
         first = await cmdb.call("upsertCi", ci_class="server", attributes=WEB)
         renamed = await cmdb.call("upsertCi", ci_class="server", ci="server:web-01", attributes={"hostname": "www"})
@@ -270,7 +273,7 @@ async def test_a_ci_is_renamed_by_naming_it(empty):
     assert [item["name"] for item in found["items"]] == ["www"]
 
 
-async def test_a_rename_onto_another_ci_is_a_conflict(empty):
+async def test_a_rename_onto_another_ci_is_a_conflict(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB)
         await cmdb.call("upsertCi", ci_class="server", attributes={"hostname": "web-02"})
@@ -280,7 +283,7 @@ async def test_a_rename_onto_another_ci_is_a_conflict(empty):
             await cmdb.call("upsertCi", ci_class="application", ci="web-01", attributes={"name": "x"})
 
 
-async def test_a_retired_ci_is_out_of_sight_and_comes_back_with_its_values(empty):
+async def test_a_retired_ci_is_out_of_sight_and_comes_back_with_its_values(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB)
         gone = await cmdb.call("retireCi", ci="web-01", expected_version=1)
@@ -295,7 +298,7 @@ async def test_a_retired_ci_is_out_of_sight_and_comes_back_with_its_values(empty
     assert [event["action"] for event in found["history"]] == ["reinstated", "retired", "created"]
 
 
-async def test_retiring_shows_who_still_needs_it(empty):
+async def test_retiring_shows_who_still_needs_it(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB)
         await cmdb.call("upsertCi", ci_class="application", attributes={"name": "shop"})
@@ -307,13 +310,13 @@ async def test_retiring_shows_who_still_needs_it(empty):
             await cmdb.call("retireCi", ci="web-01", expected_version=7)
 
 
-async def running_services(cmdb):
+async def running_services(cmdb: SpokeClient) -> dict[str, str]:
     """name -> status of every service CI ever made."""
     page = await cmdb.call("searchCis", ci_class="service", include_retired=True)
     return {item["name"]: item["status"] for item in page["items"]}
 
 
-async def test_services_of_a_server_become_cis_that_run_on_it(empty):
+async def test_services_of_a_server_become_cis_that_run_on_it(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB | {"services": ["nginx", "redis"]})
         found = await cmdb.call("getCi", ci="web-01")
@@ -323,7 +326,7 @@ async def test_services_of_a_server_become_cis_that_run_on_it(empty):
     ]
 
 
-async def test_services_follow_the_list_the_name_and_the_life_of_their_server(empty):
+async def test_services_follow_the_list_the_name_and_the_life_of_their_server(empty: Start) -> None:
     async with empty() as cmdb:
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB | {"services": ["nginx", "redis"]})
         await cmdb.call("upsertCi", ci_class="server", attributes=WEB | {"services": ["NGINX", "php"]})
@@ -343,7 +346,7 @@ async def test_services_follow_the_list_the_name_and_the_life_of_their_server(em
         assert (await running_services(cmdb))["php@www"] == "active"
 
 
-async def test_a_source_name_that_is_none_is_refused(empty):
+async def test_a_source_name_that_is_none_is_refused(empty: Start) -> None:
     async with empty() as cmdb:
         with pytest.raises(Invalid, match="source"):
             await cmdb.call("upsertCi", ci_class="server", attributes=WEB, source="*")
