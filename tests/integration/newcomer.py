@@ -17,9 +17,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import urllib.error
 import urllib.request
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,15 @@ def expect(holds: object, what: str) -> None:
     """Stop with a sentence when an answer has another shape."""
     if not holds:
         raise SystemExit(f"newcomer: {what}")
+
+
+def by_domain(tools: set[str]) -> str:
+    """Tool names, a paragraph per domain."""
+    domains: dict[str, list[str]] = {}
+    for tool in sorted(tools):
+        domains.setdefault(tool.rpartition("_")[0], []).append(tool)
+    blocks = (f"{domain} ({len(names)})\n" + textwrap.fill(", ".join(names), 100) for domain, names in domains.items())
+    return "\n".join(blocks)
 
 
 def free_port() -> int:
@@ -111,7 +122,7 @@ def first_start(work: Path) -> dict[str, Any]:
     fleet = FleetProcess(clone, data, port, sys.executable)
     seconds = fleet.until_ready(900)
     text = shown(fleet.output(), data / "client.key").replace(str(work), "~")
-    for word in ("claude mcp add", "mcpServers", "servers", "\"stdio\""):
+    for word in ("claude mcp add", "mcpServers", "servers", '"stdio"'):
         expect(word in text, f"run_fleet.py prints no connection snippet with {word!r}:\n{text}")
     transcript = Transcript()
     transcript.step("Start everything", "python3 run_fleet.py", text)
@@ -122,7 +133,7 @@ def first_start(work: Path) -> dict[str, Any]:
 
 def start_sshd(work: Path) -> tuple[subprocess.Popen[bytes], int, str, str]:
     """A real sshd on loopback: its process, port, host key line and the private key that opens it."""
-    import asyncssh
+    asyncssh: Any = import_module("asyncssh")
 
     home = work / "sshd"
     home.mkdir()
@@ -151,11 +162,10 @@ def start_sshd(work: Path) -> tuple[subprocess.Popen[bytes], int, str, str]:
 
 def write_keepass(data: Path, private_key: str) -> None:
     """A KeePass file as an operator has one, and the configuration that names it."""
-    import pykeepass
+    pykeepass: Any = import_module("pykeepass")  # it has no types
 
     vault = data.parent / "vault.kdbx"
-    create: Any = pykeepass.create_database  # pyright: ignore[reportUnknownMemberType] - no types
-    made = create(str(vault), "a password of my own")
+    made = pykeepass.create_database(str(vault), "a password of my own")
     group = made.add_group(made.root_group, "ssh")
     entry = made.add_entry(group, "lab", "root", "unused")
     entry.set_custom_property("private_key", private_key, protect=True)
@@ -198,7 +208,7 @@ async def work_with_it(transcript: Transcript, data: Path, port: int, private_ke
             "master_listServices",
         }
         expect(wanted <= tools, f"tools are missing for {era} clients: {wanted - tools}")
-    transcript.step("Connect an MCP client and list the tools", "tools/list", "\n".join(sorted(tools)))
+    transcript.step("Connect an MCP client and list the tools", "tools/list", by_domain(tools))
     transport = StreamableHttpTransport(url, headers={"Authorization": f"Bearer {key}"})
     async with Client(transport) as client:
 
