@@ -10,7 +10,7 @@ from fleetkit.server import SpokeServer, setting_for
 from fleetkit.settings import FleetSettings, SpokeRow
 from fleetkit.spoke import Setting, Spoke, SpokeOptions
 from master_mcp.finder import find_spoke
-from master_mcp.proxy.transport import EmbeddedTransport, HttpTransport, Transport, open_pool
+from master_mcp.proxy.transport import EmbeddedTransport, Transport
 from master_mcp.proxy.upstream import Upstream
 from master_mcp.resilience.breaker import Breaker
 from master_mcp.status import Member
@@ -52,6 +52,8 @@ class Starter:
 
     async def remote(self, name: str) -> Member:
         """A member behind a URL: its row's, or its own port on this machine."""
+        from master_mcp.proxy.remote import HttpTransport, open_pool
+
         row = self._config.row(name)
         url = row.url or f"http://127.0.0.1:{row.port}"
         session = await self._stack.enter_async_context(open_pool())
