@@ -224,6 +224,17 @@ class ModernClient(Client):
         return reply
 
 
+def accepts(request: Message) -> Message:
+    """Somebody who answers every kind of question."""
+    person = {"name": "Ada", "color": "blue", "ok": True, "username": "ada", "email": "ada@example.com"}
+    answers: dict[str, Message] = {
+        "elicitation/create": {"action": "accept", "content": person},
+        "sampling/createMessage": {"role": "assistant", "content": {"type": "text", "text": "Paris"}, "model": "m"},
+        "roots/list": {"roots": [{"uri": "file:///srv", "name": "srv"}]},
+    }
+    return answers[request["method"]]
+
+
 def declines(_: Message) -> Message:
     """A person who wants nothing of it."""
     return {"action": "decline"}
@@ -314,3 +325,7 @@ class SessionClient(Client):
         async with self.raw("DELETE", None, self.headers()) as stream:
             messages = [message async for message in stream]
             return Reply(stream.status, stream.headers, messages, stream.text)
+
+
+Either = ModernClient | SessionClient
+ERAS: dict[str, type[Either]] = {HANDSHAKE: SessionClient, MODERN: ModernClient}
