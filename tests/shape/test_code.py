@@ -22,6 +22,7 @@ ROOT_NAMES = {
 # Where an exception of any kind ends, and why it may.
 BOUNDARIES = {
     "fleetkit/governed.py": "a tool's crash becomes an answer with the call's id, never a broken connection",
+    "01_linux_cli_mcp/linux_cli_mcp/sandbox/runner.py": "a forked child must end there, never return",
     "fleetkit/store.py": "a queued write's own error belongs to the caller that waits for it",
 }
 
@@ -129,8 +130,8 @@ LEFTOVERS = {
 @pytest.mark.parametrize("what", LEFTOVERS)
 def test_no_file_holds(what: str):
     pattern = re.compile(LEFTOVERS[what], re.MULTILINE)
-    found = [f"{path}: {hit[0]}" for path, text in tree.texts().items() for hit in pattern.finditer(text)]
-    assert found == []
+    ours = {path: text for path, text in tree.texts().items() if "/corpus/" not in path}  # commands people type
+    assert [f"{path}: {hit[0]}" for path, text in ours.items() for hit in pattern.finditer(text)] == []
 
 
 def test_a_lock_pins_every_package_by_its_hash():

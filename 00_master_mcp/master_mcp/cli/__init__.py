@@ -1,6 +1,10 @@
 """The `fleet` command. Every command loads what it needs when it runs, so that help is quick."""
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fleetkit.errors import FleetError
 
 __all__ = ["main"]
 
@@ -20,7 +24,7 @@ def main() -> None:
         sys.exit(2 if error.code == "invalid" else 1)
 
 
-def _fleet_error():  # noqa: ANN202 - a class, loaded only once something was raised
+def _fleet_error() -> "type[FleetError]":  # loaded only once something was raised
     from fleetkit.errors import FleetError
 
     return FleetError
