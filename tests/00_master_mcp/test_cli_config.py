@@ -1,0 +1,75 @@
+"""`fleet config`: what is set and where it comes from."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Fleet
+
+
+def _settings(fleet: Fleet, **env: str) -> dict[str, tuple[Any, str]]:
+    rows = fleet.run("config", "show", "--json", **env).data
+    return {row["setting"]: (row["value"], row["source"]) for row in rows}
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Fleet:
+    """A user's file that changes one setting of the hub and one of a spoke."""
+    (tmp_path / "fleet.yaml").write_text(
+        "hub: {deadline_s: 12}\nspokes: {linux_cli: {max_output_bytes: 2048}}\n", encoding="utf-8"
+    )
+    return Fleet(tmp_path, 8123)
+
+
+def test_each_value_names_the_file_or_variable_it_comes_from(fleet: Fleet) -> None:
+    found = _settings(fleet)
+    assert found["hub.host"] == ("127.0.0.1", "config/fleet.yaml")
+    assert found["hub.port"] == (8123, "FLEET_HUB__PORT")
+    assert found["hub.deadline_s"] == (12.0, str(fleet.data_dir / "fleet.yaml"))
+    assert found["hub.max_inflight"] == (512, "default")
+
+
+def test_a_spoke_s_own_options_are_shown_with_their_defaults(fleet: Fleet) -> None:
+    found = _settings(fleet)
+    assert found["spokes.linux_cli.max_output_bytes"] == (2048, str(fleet.data_dir / "fleet.yaml"))
+    assert found["spokes.linux_cli.network"] == (False, "default")
+
+
+def test_a_password_in_a_url_is_not_shown(fleet: Fleet) -> None:
+    found = _settings(fleet, FLEET_HUB__DATABASE_URL="postgresql://fleet:hunter2@db/fleet")
+    assert found["hub.database_url"] == ("postgresql://********@db/fleet", "FLEET_HUB__DATABASE_URL")
+
+
+def test_people_get_a_table(fleet: Fleet) -> None:
+    lines = fleet.run("config", "show").lines
+    assert lines[0].split() == ["setting", "value", "source"]
+    assert "hub.host 127.0.0.1 config/fleet.yaml" in [" ".join(line.split()) for line in lines]
+
+
+def test_a_good_configuration_is_said_to_be_good(fleet: Fleet) -> None:
+    done = fleet.run("config", "check")
+    assert done.code == 0
+    assert done.out.startswith("The configuration is good: linux_cli, cmdb, secrets")
+
+
+@pytest.mark.parametrize(
+    ("yaml", "named"),
+    [
+        ("hub: {prot: 8000}", "hub.prot"),
+        ("hub: {deadline_s: long}", "hub.deadline_s"),
+        ("spokes: {linux_cli: {netwrk: true}}", "spokes.linux_cli.netwrk"),
+        ("spokes: {linux_cli: {number: 12}}", "share 12"),
+        ("hub: [", "fleet.yaml"),
+    ],
+)
+def test_a_mistake_is_exit_code_2_and_names_its_place(tmp_path: Path, yaml: str, named: str) -> None:
+    (tmp_path / "fleet.yaml").write_text(yaml, encoding="utf-8")
+    done = Fleet(tmp_path).run("config", "check")
+    assert (done.code, done.out) == (2, "")
+    assert named in done.err
+
+
+def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
+    done = Fleet(tmp_path).run("config", "check", FLEET_HUP__PORT="1")
+    assert done.code == 2
+    assert "unknown variable FLEET_HUP__PORT" in done.err
