@@ -139,7 +139,7 @@ def _node(node: Node, depth: int) -> list[Step]:
         return _test(node)
     if kind == "comment":
         return _comment(node)
-    if kind in ("word", "regex", "extglob_pattern", "string_content", "heredoc_content"):
+    if kind in ("word", "number", "variable_name", "regex", "extglob_pattern", "string_content", "heredoc_content"):
         return _leaf(node)
     return [] if kind in _inert() else [_unknown(_text(node), f"a construct that is not judged ({kind})")]
 
@@ -259,8 +259,10 @@ def _arithmetic_step(node: Node) -> list[Step]:
 
 
 def _leaf(node: Node) -> list[Step]:
-    """The parser takes some substitutions for plain text, for instance backquotes within ${x:-...}."""
+    """The parser takes some substitutions, and a line's end before a backslash, for plain text."""
     text = _text(node)
+    if node.type in ("word", "number", "variable_name") and re.search(r"(?<!\\)\s", text):
+        return [_unknown(text, "a line's end that the parser took for text")]
     if _HIDDEN_COMMAND.search(re.sub(r"\\.", "", text)) and not _in_quoted_heredoc(node):
         return [_unknown(text, "a substitution that the parser took for text")]
     return []

@@ -18,7 +18,7 @@ ROWS = [
 def written(line: str) -> str:
     """A row of the corpus as the characters it stands for."""
     found = re.sub(r"\\u([0-9a-f]{4})", lambda code: chr(int(code.group(1), 16)), line)
-    return re.sub(r"(\\\\)?\\n", lambda end: "\\\n" if end.group(1) else "\n", found).replace(r"\r", "\r").replace(r"\t", "\t")
+    return found.replace("⏎", "\n").replace("⇥", "\t")
 
 
 @pytest.mark.parametrize(("label", "line"), [(label, written(line)) for label, line in ROWS])
