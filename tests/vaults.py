@@ -15,4 +15,4 @@ OTHER = Caller("k-other", "cursor", "agent")
 
 Start = Callable[..., AbstractAsyncContextManager[SpokeClient]]
 Use = Callable[..., Any]
-Outcomes = Callable[[], list[tuple[str, str, str]]]
+Outcomes = Callable[[], list[tuple[str, ...]]]

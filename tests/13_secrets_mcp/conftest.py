@@ -99,15 +99,25 @@ def use(tmp_path: Path) -> Use:
     return used
 
 
+def _recorded(folder: Path, columns: str) -> list[tuple[str, ...]]:
+    engine = sa.create_engine(f"sqlite:///{folder}/secrets.db")
+    with engine.connect() as db:
+        rows = db.execute(sa.text(f"SELECT {columns} FROM access ORDER BY seq")).all()
+    engine.dispose()
+    return [tuple(row) for row in rows]
+
+
 @pytest.fixture
-def outcomes(tmp_path: Path) -> Outcomes:
-    """What secrets.db recorded: action, reference and outcome, in order."""
+def outcomes_in() -> Callable[[Path], Callable[[], list[tuple[str, ...]]]]:
+    """What the secrets.db of a folder recorded: action, reference and outcome, in order."""
+    return lambda folder: lambda: _recorded(folder, "action, reference, outcome")
 
-    def read() -> list[tuple[str, str, str]]:
-        engine = sa.create_engine(f"sqlite:///{tmp_path}/data/secrets.db")
-        with engine.connect() as db:
-            rows = db.execute(sa.text("SELECT action, reference, outcome FROM access ORDER BY seq")).all()
-        engine.dispose()
-        return [(row[0], row[1], row[2]) for row in rows]
 
-    return read
+@pytest.fixture
+def correlation_ids() -> Callable[[Path], list[str]]:
+    return lambda folder: [row[0] for row in _recorded(folder, "correlation_id")]
+
+
+@pytest.fixture
+def outcomes(tmp_path: Path, outcomes_in: Callable[[Path], Outcomes]) -> Outcomes:
+    return outcomes_in(tmp_path / "data")

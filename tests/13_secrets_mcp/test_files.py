@@ -179,6 +179,19 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyt
     assert [left.name for left in tmp_path.iterdir()] == ["x"]
 
 
+def test_a_file_that_vanishes_while_it_is_read_is_unavailable(
+    files: Files, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = put(own, "x", "v")
+
+    def vanish(_self: Path) -> bytes:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    monkeypatch.setattr(Path, "read_bytes", vanish)  # the race itself cannot be timed
+    with pytest.raises(Unavailable, match=str(path)):
+        files.value("x", "value")
+
+
 def test_directories_that_do_not_exist_are_empty(tmp_path: Path) -> None:
     files = Files([tmp_path / "nowhere"])
     assert files.items() == []

@@ -1,10 +1,11 @@
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vaults import AGENT, OTHER, PASSWORD, WEB1, Outcomes, Start, Use
 
-from fleetkit.errors import Invalid, NotFound, Refused
+from fleetkit.errors import Invalid, NotFound, OverBudget, Refused
 from fleetkit.scrub import MASK
 from fleetkit.testing import SpokeClient
 from secrets_mcp import spoke
@@ -221,6 +222,15 @@ async def test_backends_tell_uses_by_outcome_and_active_leases(vault: SpokeClien
         await use("secret://keepass/db/prod")
     found = await vault.call("getBackends")
     assert (found["active_leases"], found["outcomes"]) == (1, {"allowed": 1, "refused": 1})
+
+
+async def test_a_value_too_large_to_mask_is_not_handed_out(vault: SpokeClient, use: Use, as_keepassxc: Any) -> None:
+    kp = as_keepassxc()
+    kp.find_entries(title="web1", first=True).notes = "n" * 70_000
+    kp.save()
+    with pytest.raises(OverBudget, match="not a credential"):
+        await use(f"{REF}#notes")
+    assert (await vault.call("getBackends"))["outcomes"] == {"allowed": 1, "over_budget": 1}
 
 
 async def test_an_empty_installation_answers_and_is_ready(start: Start) -> None:

@@ -1,7 +1,9 @@
+import dataclasses
 import secrets
 from pathlib import Path
 
 import pytest
+from answers import answering
 from hypothesis import given
 from hypothesis import strategies as st
 from support import free_port
@@ -219,3 +221,14 @@ def test_an_ended_call_gives_no_grant() -> None:
 def test_a_malformed_wish_names_the_field(field: str, value: object) -> None:
     with pytest.raises(Invalid, match=field):
         grant_for(wish(**{field: value}), "linux_cli", LINUX, SECRETS)
+
+
+@pytest.mark.parametrize("answer", [b'{"grant": "g", "url": null}', b'{"grant": "g"}'])
+async def test_a_secrets_service_that_no_process_can_reach_is_named(tmp_path: Path, answer: bytes) -> None:
+    async with answering(200, answer) as (url, _):
+        apart = dataclasses.replace(setting(tmp_path, embedded=False), hub_url=url)
+        with (
+            correlation.bound(Context("c" * 32, AGENT, USE.tool, "t")),
+            pytest.raises(Unavailable, match="--processes"),
+        ):
+            await Resolver("linux_cli", apart).resolve("secret://files/a", argument="a", destination="d")

@@ -38,7 +38,7 @@ def _open(raw: bytes, **credentials: Any) -> Any | None:
 
     broken = (HeaderChecksumError, PayloadChecksumError, ConstructError, SyntaxError, ValueError, KeyError)
     try:
-        kp = PyKeePass(io.BytesIO(raw), **credentials)
+        kp: Any = PyKeePass(io.BytesIO(raw), **credentials)
         if kp.kdbx.body is None:  # a version that pykeepass skips without a word
             raise ValueError("version")
         return kp
