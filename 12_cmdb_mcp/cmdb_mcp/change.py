@@ -13,6 +13,8 @@ from cmdb_mcp.models import Delta
 from cmdb_mcp.record import Record
 from fleetkit import Invalid
 
+_ADD = tables.history.insert()
+
 
 @dataclass(frozen=True)
 class Author:
@@ -88,7 +90,7 @@ class Change:
     def _insert(self, **row: Any) -> None:
         stamped = {"at": self.at, "source": self.source, "who": self.author.who}
         row |= stamped | {"correlation_id": self.author.correlation_id}
-        self.connection.execute(tables.history.insert().values(**row))
+        self.connection.execute(_ADD, row)
 
 
 def stamp(moment: datetime) -> str:

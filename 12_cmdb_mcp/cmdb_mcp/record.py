@@ -13,6 +13,7 @@ from cmdb_mcp.tables import cis
 from cmdb_mcp.values import Value, fold
 from fleetkit import Invalid, NotFound
 
+_BY_IDENTITY = sa.select(cis).where(cis.c.ci_class == sa.bindparam("kind"), cis.c.identity == sa.bindparam("key"))
 _ID = re.compile(r"ci-(\d{1,18})")
 
 
@@ -77,8 +78,7 @@ def by_id(connection: sa.Connection, number: int) -> Record | None:
 
 def by_identity(connection: sa.Connection, ci_class: str, identity: str) -> Record | None:
     """The record that these identity values recognise."""
-    chosen = sa.select(cis).where(cis.c.ci_class == ci_class, cis.c.identity == identity)
-    row = connection.execute(chosen).mappings().first()
+    row = connection.execute(_BY_IDENTITY, {"kind": ci_class, "key": identity}).mappings().first()
     return Record.of(cast("Mapping[str, Any]", row)) if row else None
 
 

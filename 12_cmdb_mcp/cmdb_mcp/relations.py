@@ -20,6 +20,14 @@ SERVES_TARGET = ("part_of", "backs_up")
 
 MAX_LISTED = 200
 
+_ADD = relations.insert()
+_CURRENT = sa.select(relations.c.id).where(
+    relations.c.from_ci == sa.bindparam("near"),
+    relations.c.type == sa.bindparam("kind"),
+    relations.c.to_ci == sa.bindparam("far"),
+    relations.c.ended_at.is_(None),
+)
+
 
 def relate(change: Change, near: Record, kind: str, far: Record) -> bool:
     """Make `near -kind-> far` hold from now on; False when it does already. Raises Invalid for a retired end."""
@@ -31,7 +39,7 @@ def relate(change: Change, near: Record, kind: str, far: Record) -> bool:
     if _current(change, near, kind, far) is not None:
         return False
     row = {"from_ci": near.id, "type": kind, "to_ci": far.id, "source": change.source, "added_at": change.at}
-    change.connection.execute(relations.insert().values(**row))
+    change.connection.execute(_ADD, row)
     change.note("related", near, other=far, relation=arrow(near, kind, far))
     return True
 
@@ -53,9 +61,7 @@ def arrow(near: Record, kind: str, far: Record) -> str:
 
 
 def _current(change: Change, near: Record, kind: str, far: Record) -> int | None:
-    c = relations.c
-    same = (c.from_ci == near.id, c.type == kind, c.to_ci == far.id, c.ended_at.is_(None))
-    return change.connection.scalar(sa.select(c.id).where(*same))
+    return change.connection.scalar(_CURRENT, {"near": near.id, "kind": kind, "far": far.id})
 
 
 def listed(connection: sa.Connection, number: int) -> tuple[list[Relation], int]:

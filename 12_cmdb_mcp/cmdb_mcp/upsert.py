@@ -18,6 +18,8 @@ from fleetkit import Conflict, Invalid
 
 Outcome = Literal["inserted", "updated", "reinstated", "unchanged"]
 EFFECTS = {"inserted", "updated", "removed", "confirmed"}
+_ADD = cis.insert().returning(cis.c.id)
+_OVERWRITE = sa.update(cis).where(cis.c.id == sa.bindparam("number"))
 ACTIONS = {"inserted": "created", "updated": "updated", "reinstated": "reinstated"}
 
 
@@ -157,7 +159,7 @@ def _record(
 def _insert(change: Change, record: Record) -> Record:
     row = _row(record)
     del row["id"]
-    number = change.connection.execute(cis.insert().values(**row).returning(cis.c.id)).scalar_one()
+    number = change.connection.execute(_ADD, row).scalar_one()
     return replace(record, id=number)
 
 
@@ -171,7 +173,9 @@ def _update(change: Change, before: Record, after: Record) -> None:
 
 def store(change: Change, record: Record) -> None:
     """Overwrite the row of an existing record."""
-    change.connection.execute(sa.update(cis).where(cis.c.id == record.id).values(**_row(record)))
+    row = _row(record)
+    row["number"] = row.pop("id")
+    change.connection.execute(_OVERWRITE, row)
 
 
 def reread(change: Change, record: Record) -> Record:
