@@ -61,6 +61,13 @@ class Process:
         assert line is not None, f"not printed by {self._process.args}: {self._noise[-40:]} {self._lines[-10:]}"
         return line
 
+    def first_text(self) -> str:
+        """The first line that is not JSON, waited for."""
+        with self._news:
+            self._news.wait_for(lambda: self._noise or self._process.poll() is not None, READY_WITHIN_S)
+            assert self._noise, f"nothing printed by {self._process.args}"
+            return self._noise[0].rstrip("\n")
+
     def stop(self) -> int:
         """End it with SIGTERM; its exit code."""
         self._process.terminate()

@@ -1,6 +1,7 @@
 """`fleet stdio`: both protocol eras over lines, without a key in the client."""
 
 import asyncio
+import itertools
 import json
 import subprocess
 from collections.abc import Generator
@@ -46,8 +47,8 @@ class Client:
 
     def answer_to(self, request_id: object) -> dict[str, Any]:
         """The next line that answers this request."""
-        lines = iter(self.receive, None)
-        return next(line for line in lines if line is not None and line.get("id") == request_id)
+        lines = (self.receive() for _ in itertools.count())
+        return next(line for line in lines if line.get("id") == request_id)
 
     def ask(self, request_id: object, method: str, **params: Any) -> dict[str, Any]:
         """Send a request and wait for its answer."""
