@@ -15,6 +15,7 @@ from linux_cli_mcp.hosts import Hosts
 from linux_cli_mcp.jobs import Jobs
 from linux_cli_mcp.options import LinuxOptions
 from linux_cli_mcp.policy import Paths
+from linux_cli_mcp.ssh.endings import Endings
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class Linux:
     jobs: Jobs
     hosts: Hosts
     resolver: Resolver
+    endings: Endings
 
 
 @asynccontextmanager
@@ -38,4 +40,8 @@ async def running(setting: Setting) -> AsyncGenerator[Linux]:
     files = Files(options, paths, History(setting.data_dir / "backups", options.max_backups))
     hosts = Hosts(options.hosts, options.known_hosts or setting.data_dir / "known_hosts")
     jobs = Jobs(private_dir(setting.data_dir / "jobs"), options, paths)
-    yield Linux(options, setting.data_dir, paths, files, jobs, hosts, Resolver("linux_cli", setting))
+    endings = Endings()
+    try:
+        yield Linux(options, setting.data_dir, paths, files, jobs, hosts, Resolver("linux_cli", setting), endings)
+    finally:
+        await endings.close()

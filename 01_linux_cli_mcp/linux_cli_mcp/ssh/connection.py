@@ -103,14 +103,14 @@ class Dialer:
 def _import_key(name: str, text: str) -> asyncssh.SSHKey:
     try:
         return asyncssh.import_private_key(text.strip() + "\n")
-    except asyncssh.KeyImportError:
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
         raise Invalid(f"the credential of {name} is a private key that cannot be read, or needs a passphrase") from None
 
 
 def _read_key(name: str, path: Path) -> asyncssh.SSHKey:
     try:
         return asyncssh.read_private_key(path)
-    except (OSError, asyncssh.KeyImportError) as error:
+    except (OSError, asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
         raise Unavailable(f"the key_file of {name} cannot be read, or needs a passphrase: {path}") from error
 
 

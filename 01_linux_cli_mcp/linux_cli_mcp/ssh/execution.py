@@ -22,9 +22,10 @@ CHUNK = 64 * 1024
 
 # In the background, so that setsid never forks away from the process we wait for (also with busybox).
 _WRAP = """setsid sh -c 'echo "$1 $$"; exec "${SHELL:-/bin/sh}" -c "$2"' fleet "$1" "$2" & wait $!"""
-_KILL = """kill -TERM -- -$1 2>/dev/null
-for i in 1 2 3 4 5 6 7 8 9 10; do kill -0 -- -$1 2>/dev/null || exit 0; sleep 0.1; done
-kill -KILL -- -$1 2>/dev/null"""
+# Spelled as POSIX has it: dash knows no `kill -TERM -- -1`.
+_KILL = """kill -s TERM -- "-$1" 2>/dev/null
+for i in 1 2 3 4 5 6 7 8 9 10; do kill -s 0 -- "-$1" 2>/dev/null || exit 0; sleep 0.1; done
+kill -s KILL -- "-$1" 2>/dev/null"""
 
 
 class Reader(Protocol):

@@ -54,7 +54,8 @@ async def test_host(host: str, credential: Credential = None) -> HostTest:  # no
         host: its name, from listHosts.
         credential: secret:// reference to a password or private key, instead of the host's own.
     """
-    return await (await _work(TEST_S, credential)).test(host)
+    work = await _work(TEST_S, credential)
+    return await spoke.state(Linux).endings.run(work.test(host))
 
 
 @spoke.tool(risk=Risk.destroy, assess=assess, untrusted=True, aliases=("linux.sshExecuteCommand",))
@@ -78,7 +79,8 @@ async def ssh_execute_command(
     """
     if not remote_command.strip() or "\0" in remote_command:
         raise Invalid("remote_command cannot be empty or hold a null byte")
-    return await (await _work(timeout, credential)).run(target_host, remote_command)
+    work = await _work(timeout, credential)
+    return await spoke.state(Linux).endings.run(work.run(target_host, remote_command))
 
 
 @spoke.tool(risk=Risk.change, deadline_s=TRANSFER_S + 5)
@@ -103,7 +105,8 @@ async def transfer_file(
         credential: secret:// reference to a password or private key, instead of the host's own.
     """
     work = await _work(TRANSFER_S, credential)
-    return await work.transfer(host, direction, local_path, remote_path, overwrite=overwrite)
+    copying = work.transfer(host, direction, local_path, remote_path, overwrite=overwrite)
+    return await spoke.state(Linux).endings.run(copying)
 
 
 async def _work(seconds: float, credential: str | None) -> "Work":
