@@ -197,6 +197,8 @@ def _redirect_to(text: str, operator: str, target: Word, kind: str) -> Step:
     path = target.text or ""
     if operator in (">&", "<&") and (kind == "number" or path == "-"):
         return Step(command=text, label="read", why="joins two streams")
+    if operator in (">&", "<&") and not re.fullmatch(r"[\w./-]+", path):
+        return _unknown(text, "bash expands this target twice")
     if kind == "process_substitution":
         return Step(command=text, label="read", why="a stream to or from another command")
     if re.match(r"/+dev/+(tcp|udp)/", path):

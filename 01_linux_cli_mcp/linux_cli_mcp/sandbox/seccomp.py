@@ -27,24 +27,34 @@ _CALLS: dict[str, tuple[int | None, int | None]] = {
     **{"settimeofday": (164, 170), "clock_settime": (227, 112), "sethostname": (170, 161), "setdomainname": (171, 162)},
     **{"adjtimex": (159, 171), "clock_adjtime": (305, 266)},
 }
-# Reach into other processes where they share our process and IPC namespaces.
+# Where there are no namespaces and no mounts of our own: these reach into other processes, and Landlock
+# does not judge who changes modes, owners and attributes.
 _SHARED: dict[str, tuple[int | None, int | None]] = {
     **{"shmget": (29, 194), "shmat": (30, 196), "shmctl": (31, 195), "msgget": (68, 186), "msgsnd": (69, 189)},
     **{"msgrcv": (70, 188), "msgctl": (71, 187), "semget": (64, 190), "semop": (65, 193), "semctl": (66, 191)},
     **{"semtimedop": (220, 192), "mq_open": (240, 180), "mq_unlink": (241, 181)},
+    **{"chmod": (90, None), "fchmod": (91, 52), "fchmodat": (268, 53), "fchmodat2": (452, 452)},
+    **{"chown": (92, None), "fchown": (93, 55), "lchown": (94, None), "fchownat": (260, 54)},
+    **{"setxattr": (188, 5), "lsetxattr": (189, 6), "fsetxattr": (190, 7), "setxattrat": (463, 463)},
+    **{"removexattr": (197, 14), "lremovexattr": (198, 15), "fremovexattr": (199, 16), "removexattrat": (466, 466)},
+    **{"utime": (132, None), "utimes": (235, None), "futimesat": (261, None), "file_setattr": (469, 469)},
 }
-_OWN_ONLY = {"prlimit64": (302, 261), "sched_setaffinity": (203, 122), "sched_setscheduler": (144, 119)} | {
-    "sched_setparam": (142, 118),
-    "sched_setattr": (314, 274),
+# For oneself (0), not for others.
+_OWN_ONLY: dict[str, tuple[tuple[int, int], int]] = {
+    **{"prlimit64": ((302, 261), 0), "sched_setaffinity": ((203, 122), 0), "sched_setscheduler": ((144, 119), 0)},
+    **{"sched_setparam": ((142, 118), 0), "sched_setattr": ((314, 274), 0)},
+    **{"setpriority": ((141, 140), 1), "ioprio_set": ((251, 30), 1)},
 }
 # Programs fall back when these are missing; their arguments cannot be filtered.
 _ABSENT = {"clone3": (435, 435), "io_uring_setup": (425, 425), "io_uring_enter": (426, 426)} | {
     "io_uring_register": (427, 427)
 }
 _CLONE, _IOCTL, _SOCKET, _SOCKETPAIR = (56, 220), (16, 29), (41, 198), (53, 199)
+_SETPRIORITY, _IOPRIO_SET, _UTIMENSAT = (141, 140), (251, 30), (280, 88)
 
+_WHOLE = 0xFFFFFFFF
 _NAMESPACES = 0x7E020080  # every CLONE_NEW* flag, time included
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into somebody's terminal
+_IOCTLS = [0x5412, 0x541C, 0x40086602, 0x401C5820]  # type into somebody's terminal; set a file's attributes
 _AF_INET, _AF_INET6, _AF_NETLINK = 2, 10, 16
 _STREAM, _SEQPACKET, _TYPE_MASK = 1, 5, 0xF
 
@@ -68,13 +78,12 @@ def program(*, sockets: bool, shared: bool) -> bytes:
         rows += _deny(call, errno.EPERM)
     for call in _ABSENT.values():
         rows += _deny(call, errno.ENOSYS)
-    for call in _OWN_ONLY.values() if shared else ():
-        rows += _deny_unless(call, 0, 0xFFFFFFFF, [0], errno.EPERM)
+    rows += _only_own() if shared else []
     rows += _deny_unless(_CLONE, 0, _NAMESPACES, [0], errno.EPERM)
-    rows += _deny_if(_IOCTL, 1, [_TIOCSTI, _TIOCLINUX], errno.EPERM)
+    rows += _deny_if(_IOCTL, 1, _IOCTLS, errno.EPERM)
     # A datagram pair can be connected again, to any socket file of the machine; a stream pair cannot.
     rows += _deny_unless(_SOCKETPAIR, 1, _TYPE_MASK, [_STREAM, _SEQPACKET], errno.EPERM)
-    rows += _deny_unless(_SOCKET, 0, 0xFFFFFFFF, families, errno.EACCES)
+    rows += _deny_unless(_SOCKET, 0, _WHOLE, families, errno.EACCES)
     return b"".join([*rows, _row(_RETURN, _ALLOW)])
 
 
@@ -99,9 +108,20 @@ def _deny(call: Pair, error: int) -> list[bytes]:
     return [] if number is None else [_row(_EQUAL, number, 0, 1), _row(_RETURN, _ERRNO | error)]
 
 
-def _deny_unless(call: Pair, argument: int, mask: int, allowed: list[int], error: int) -> list[bytes]:
-    """Deny `call` unless its masked argument is one of `allowed`; the low 32 bits decide, as in the kernel."""
-    test = [_row(_LOAD, _ARGUMENTS_AT + 8 * argument), _row(_AND, mask)]
+def _only_own() -> list[bytes]:
+    """What is harmless on oneself: limits and priorities, and the times of a file one has opened."""
+    rows = [row for call, which in _OWN_ONLY.values() for row in _deny_unless(call, which, _WHOLE, [0], errno.EPERM)]
+    rows += _deny_unless(_SETPRIORITY, 0, _WHOLE, [0], errno.EPERM)
+    rows += _deny_unless(_IOPRIO_SET, 0, _WHOLE, [1], errno.EPERM)
+    rows += _deny_unless(_UTIMENSAT, 1, _WHOLE, [0], errno.EPERM)
+    return rows + _deny_unless(_UTIMENSAT, 1, _WHOLE, [0], errno.EPERM, upper=True)
+
+
+def _deny_unless(
+    call: Pair, argument: int, mask: int, allowed: list[int], error: int, *, upper: bool = False
+) -> list[bytes]:
+    """Deny `call` unless the masked lower (or upper) half of its argument is one of `allowed`."""
+    test = [_row(_LOAD, _ARGUMENTS_AT + 8 * argument + (4 if upper else 0)), _row(_AND, mask)]
     test += [_row(_EQUAL, value, len(allowed) - index, 0) for index, value in enumerate(allowed)]
     return _block(call, [*test, _row(_RETURN, _ERRNO | error)])
 
