@@ -308,10 +308,11 @@ async def test_a_timeout_ends_everything_that_the_command_started_there(linux: S
 async def test_a_caller_that_goes_away_ends_everything_that_the_command_started_there(server: Sshd, data: Path) -> None:
     """As a server does it: the call is cancelled again and again until it has returned."""
     tree = Tree(data)
+    processes: list[int] = []
     async with linux_with(data, {"h": server.row}, server.known_hosts):
         async with anyio.create_task_group() as group:
             group.start_soon(ssh_execute_command, "h", tree.line)
-            processes = await tree.started()
+            processes += await tree.started()
             group.cancel_scope.cancel()
         assert [await asyncio.to_thread(gone, process) for process in processes] == [True] * 3
 

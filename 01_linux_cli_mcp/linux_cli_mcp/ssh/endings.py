@@ -25,13 +25,13 @@ class Endings:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            task.cancel()
+            _cancel_once(task)
             raise
 
     async def close(self) -> None:
         """Cancel what is left; returns when all of it has ended."""
         for task in self._tasks:
-            task.cancel()
+            _cancel_once(task)
         if self._tasks:
             await asyncio.wait(self._tasks)
 
@@ -39,3 +39,9 @@ class Endings:
         self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # its caller has it, or is gone
+
+
+def _cancel_once(task: "asyncio.Task[Any]") -> None:
+    """A second cancel would cut off the clean-up that the first one began."""
+    if not task.cancelling():
+        task.cancel()
