@@ -8,11 +8,14 @@ import socket
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from fleetkit.errors import FleetError
 from fleetkit.settings import MIB, FleetSettings
+from fleetkit.spoke import Setting
 from fleetkit.store import quick_check
 from master_mcp.cli import wire
 from master_mcp.finder import find_module, find_spoke
@@ -147,11 +150,10 @@ def spokes(config: FleetSettings) -> Iterator[Finding]:
 
 def _own_finding(config: FleetSettings, name: str) -> str:
     """What `<package>.doctor.examine(setting)` says; empty for a spoke without that module."""
-    from importlib.util import find_spec
-
-    from fleetkit.server import setting_for
-
     if find_spec(f"{find_module(name).__name__}.doctor") is None:
         return ""
-    setting = setting_for(find_spoke(name), config, embedded=True)
-    return str(asyncio.run(find_module(name, "doctor").examine(setting)))
+    options = find_spoke(name).read_options(config.row(name).options)
+    with TemporaryDirectory(prefix="fleet-doctor-") as elsewhere:  # nothing is made in a directory that is not there
+        where = config.data_dir if config.data_dir.is_dir() else Path(elsewhere)
+        setting = Setting(where, options, service_token="", hub_url="", embedded=True)
+        return str(asyncio.run(find_module(name, "doctor").examine(setting)))
