@@ -14,8 +14,8 @@ from fastmcp.server.dependencies import get_context
 from fastmcp.tools.base import Tool, ToolResult
 from fastmcp.tools.function_tool import FunctionTool
 from mcp.shared.exceptions import MCPError
-from mcp_types import ToolAnnotations
-from pydantic import PrivateAttr
+from mcp_types import ContentBlock, ToolAnnotations
+from pydantic import PrivateAttr, TypeAdapter
 
 from fleetkit import correlation, errors, names, trust
 from fleetkit.correlation import Context
@@ -30,6 +30,8 @@ log = get_logger()
 RISK_META = "fleet/risk"  # what a call turned out to risk, in the result's `_meta`
 
 Observe = Callable[[str, str, float], None]  # tool id, outcome, seconds
+
+_BLOCKS: TypeAdapter[list[ContentBlock]] = TypeAdapter(list[ContentBlock])
 
 # Keys of MCP's content blocks: part of the protocol, never data.
 _BLOCK_SHAPE = frozenset(
@@ -180,8 +182,11 @@ def _scrubbed(result: ToolResult, shape: frozenset[str], reveals: str | None) ->
     if reveals is not None and structured and structured.get(reveals) is not None:
         structured[reveals] = raw["structured_content"][reveals]
         content = [{"type": "text", "text": orjson.dumps(structured).decode()}]
-    return ToolResult.model_validate(
-        raw | {"content": content, "structured_content": structured, "meta": scrubber.data(raw["meta"])}
+    return ToolResult(
+        content=_BLOCKS.validate_python(content),  # given mappings, ToolResult would make one text of them all
+        structured_content=structured,
+        meta=scrubber.data(raw["meta"]),
+        is_error=result.is_error,
     )
 
 
