@@ -4,6 +4,7 @@ import pytest
 from vaults import AGENT, WEB1, Outcomes, Start, Use
 
 from fleetkit.errors import Conflict, Invalid, NotFound, Refused
+from fleetkit.scrub import MASK, scrubber
 from fleetkit.testing import SpokeClient
 from secrets_mcp.backends.keepass import KeePass
 
@@ -130,6 +131,12 @@ async def test_a_generated_password_is_stored_at_a_place_of_its_own(vault: Spoke
     assert first["reference"] != second["reference"]
     assert first["reference"].startswith("secret://keepass/generated/")
     assert len(keepass.value(first["reference"].removeprefix("secret://keepass/"), "password")) == 20
+
+
+async def test_a_value_made_here_is_masked_from_the_start(vault: SpokeClient, keepass: KeePass) -> None:
+    stored = await vault.call("generatePassword")
+    value = keepass.value(stored["reference"].removeprefix("secret://keepass/"), "password")
+    assert scrubber.text(f"x {value} x") == f"x {MASK} x"
 
 
 async def test_without_keepass_a_generated_password_is_a_file(start: Start) -> None:

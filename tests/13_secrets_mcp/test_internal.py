@@ -120,6 +120,13 @@ async def test_a_spoke_in_its_own_process_gets_the_value_and_masks_it(fleet: Fle
     assert outcomes() == [("resolve", REF, "allowed")]
 
 
+async def test_the_secrets_service_masks_what_it_handed_out_too(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scrubber, "_values", {})
+    monkeypatch.setattr(scrubber, "_matcher", None)
+    await fleet.post(make_grant(use(), LINUX, SECRETS))
+    assert scrubber.text(WEB1) == MASK
+
+
 async def test_the_policy_holds_across_processes(fleet: Fleet, outcomes: Outcomes) -> None:
     with in_call(), pytest.raises(Refused, match="argument"):
         await fleet.resolver().resolve(REF, argument="command", destination="web1")
