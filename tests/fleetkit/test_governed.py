@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from fastmcp import Client
-from mcp.shared.exceptions import MCPError
 from pydantic import BaseModel
 
 from fleetkit import (
@@ -107,11 +106,6 @@ def demo(done: list[str]) -> Spoke:
     def crash(text: str) -> None:
         """Crash."""
         raise KeyError(text)
-
-    @spoke.tool(risk=Risk.read)
-    def refuse_by_protocol() -> None:
-        """Speak the protocol itself."""
-        raise MCPError(code=-32600, message="not in this era")
 
     @spoke.tool(risk=Risk.read)
     async def count() -> int:
@@ -326,11 +320,6 @@ async def test_a_crash_says_where_to_look_and_shows_no_argument(client: SpokeCli
         await client.call("crash", text="hunter2")
     assert "hunter2" not in crashed.value.message
     assert '"event": "tool.crashed"' in stream.getvalue()
-
-
-async def test_a_tools_own_protocol_error_stays_one(client: SpokeClient):
-    with pytest.raises(MCPError, match="not in this era"):
-        await client.client.call_tool("os_demo_refuseByProtocol", {})
 
 
 async def test_progress_reaches_a_caller_that_asks_for_it(client: SpokeClient):
