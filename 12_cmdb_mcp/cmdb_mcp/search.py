@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Any
 
 import sqlalchemy as sa
 from pydantic import BaseModel, ConfigDict, Field
@@ -33,7 +33,7 @@ class Condition(BaseModel):
     exists: bool | None = Field(default=None, description="whether it has a value at all")
 
 
-Filter = Annotated[Scalar | list[Scalar] | Condition, Field(union_mode="left_to_right")]
+Filter = Scalar | list[Scalar] | Condition
 Filters = dict[str, Filter]
 
 
@@ -140,8 +140,8 @@ def _filter(name: str, item: Filter) -> list[sa.ColumnElement[bool]]:
         (item.any_of, _equal(value, item.any_of or [])),
         (item.contains, sa.func.instr(text, sa.func.lower(item.contains)) > 0),
         (item.starts_with, sa.func.instr(text, sa.func.lower(item.starts_with)) == 1),
-        (item.above, value > sa.literal(item.above)),
-        (item.below, value < sa.literal(item.below)),
+        (item.above, sa.and_(_comparable(value, item.above), value > sa.literal(item.above))),
+        (item.below, sa.and_(_comparable(value, item.below), value < sa.literal(item.below))),
     ]
     found: list[sa.ColumnElement[bool]] = [
         sa.exists(sa.select(each.c.value).where(test)) for given, test in tests if given is not None
@@ -155,9 +155,15 @@ def _filter(name: str, item: Filter) -> list[sa.ColumnElement[bool]]:
 
 
 def _equal(value: sa.ColumnElement[Any], wanted: Sequence[Scalar | None]) -> sa.ColumnElement[bool]:
-    folded = [item.lower() if isinstance(item, str) else item for item in wanted]
-    plain = sa.case((sa.func.typeof(value) == "text", sa.func.lower(value)), else_=value)
-    return sa.or_(*(plain == sa.literal(item) for item in folded), sa.false())
+    """Equal as values, or as text without regard to case: `"8"` finds the number 8."""
+    text = sa.func.lower(sa.cast(value, sa.Text))
+    tests = [sa.or_(value == sa.literal(item), text == str(item).lower()) for item in wanted]
+    return sa.or_(*tests, sa.false())
+
+
+def _comparable(value: sa.ColumnElement[Any], bound: Scalar | None) -> sa.ColumnElement[bool]:
+    """Numbers with numbers, text with text: SQLite would order any text above any number."""
+    return sa.func.typeof(value).in_(("text",) if isinstance(bound, str) else ("integer", "real"))
 
 
 def _values(name: str) -> sa.TableValuedAlias:
