@@ -33,7 +33,7 @@ class RunningHub:
 
     def audit_rows(self) -> list[Mapping[str, Any]]:
         """Every committed audit row, oldest first."""
-        self.hub.store.write_now(lambda db: None)  # everything queued before this is on disk after it
+        self.hub.audit.flush().result()
         rows = self.hub.store.read_now(lambda db: db.execute(sa.select(audit).order_by(audit.c.seq)).mappings().all())
         return [dict(row) for row in rows]
 

@@ -63,6 +63,7 @@ class Hub:
             self.keys = Keys(self.store, self.ring)
             ensure_files(self.keys, self.config.data_dir)
             self.audit = Audit(self.store)
+            stack.callback(self.audit.flush)
             await self._start(Starter(self.config, stack, self.ring), processes, only)
             self._open_doors()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())

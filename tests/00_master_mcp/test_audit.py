@@ -44,6 +44,38 @@ async def test_a_burst_of_rows_keeps_its_order_and_loses_none(store: Store) -> N
     assert tools(store) == names
 
 
+async def test_a_noted_row_reaches_the_disk_although_nobody_waits_for_it(store: Store) -> None:
+    Audit(store).note(row("os.linux.readFile"))
+    while not tools(store):
+        await store.write(lambda _db: None)
+    assert tools(store) == ["os.linux.readFile"]
+
+
+async def test_a_noted_row_is_written_before_a_later_one_that_is_waited_for(store: Store) -> None:
+    log = Audit(store)
+    log.note(row("first"))
+    await log.commit(row("second"))
+    assert tools(store) == ["first", "second"]
+
+
+async def test_noted_rows_are_on_disk_after_a_flush(store: Store) -> None:
+    log = Audit(store)
+    log.note(row("first"))
+    log.note(row("second"))
+    await asyncio.wrap_future(log.flush())
+    assert tools(store) == ["first", "second"]
+
+
+async def test_noted_rows_are_bounded_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(master_mcp.audit, "PENDING", 1)  # 20,000 rows would only take longer
+    log = Audit(store)
+    log.note(row("tool"))
+    with pytest.raises(OverBudget, match="cannot keep up"):
+        log.note(row("one too many"))
+    await asyncio.wrap_future(log.flush())
+    assert tools(store) == ["tool"]
+
+
 async def test_rows_waiting_for_a_stuck_disk_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(master_mcp.audit, "PENDING", 3)  # 20,000 rows would only take longer
     log, stuck = Audit(store), asyncio.Event()

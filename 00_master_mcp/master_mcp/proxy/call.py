@@ -172,7 +172,7 @@ class Proxy:
         if track.intended and track.outcome != "cancelled":
             await self._audit.commit(row)
         else:
-            self._audit.append(row)
+            self._audit.note(row)
 
 
 def permitted(key: Key, tool: CatalogTool) -> Risk:
