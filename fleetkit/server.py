@@ -181,7 +181,7 @@ def setting_for(spoke: Spoke, config: settings.FleetSettings, *, embedded: bool)
         data_dir=config.data_dir,
         options=spoke.read_options(row.options),
         service_token=service_token(spoke.name, config, may_derive=embedded),
-        hub_url=f"http://{config.hub.host}:{config.hub.port}",
+        hub_url=config.hub.reached_at,
         embedded=embedded,
     )
 

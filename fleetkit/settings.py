@@ -45,6 +45,7 @@ class Hub(BaseModel):
 
     host: str = "127.0.0.1"
     port: int = Field(default=8000, ge=0, le=65535)
+    url: str | None = Field(default=None, description="where spokes and clients reach it; default host and port")
     allowed_hosts: list[str] = Field(default=[], description="further names a Host header may carry")
     allowed_origins: list[str] = Field(default=[], description="browser origins that may call the hub")
     metrics_open: bool = Field(default=False, description="serve /metrics without a key")
@@ -55,6 +56,12 @@ class Hub(BaseModel):
     session_ttl_s: float = Field(default=7 * 86400, gt=0, description="life of an older client's session")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default $FLEET_DATA_DIR/hub.db")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def reached_at(self) -> str:
+        """The base URL by which others reach the hub; bound to every address, that is loopback."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - not bound here
+        return (self.url or f"http://{f'[{host}]' if ':' in host else host}:{self.port}").rstrip("/")
 
 
 class SpokeRow(BaseModel):

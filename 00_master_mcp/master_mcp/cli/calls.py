@@ -106,7 +106,7 @@ def _hub(key_file: Path | None, *, operator: bool = False) -> "Hub":
     from master_mcp.cli import wire
 
     config = settings.load()
-    return wire.Hub(wire.hub_url(config), wire.read_key(config, key_file, operator=operator))
+    return wire.Hub(config.hub.reached_at, wire.read_key(config, key_file, operator=operator))
 
 
 def _find(definitions: list[dict[str, Any]], name: str) -> dict[str, Any]:

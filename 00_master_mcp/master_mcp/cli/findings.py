@@ -107,7 +107,7 @@ def keys(config: FleetSettings) -> Iterator[Finding]:
 def hub(config: FleetSettings) -> Iterator[Finding]:
     """Who holds the data directory and the port, and whether the hub answers its client key."""
     pid = holder(config.data_dir)
-    url = wire.hub_url(config)
+    url = config.hub.reached_at
     if pid is None:
         yield _port(config)
         return

@@ -115,7 +115,7 @@ class Pump:
             link.close()
 
     def _hub(self) -> wire.Hub:
-        return wire.Hub(wire.hub_url(self._config), wire.read_key(self._config))  # the key may have been rotated
+        return wire.Hub(self._config.hub.reached_at, wire.read_key(self._config))  # the key may have been rotated
 
     def _pass_back(self, message: Message, response: http.client.HTTPResponse) -> bool:
         answered = False

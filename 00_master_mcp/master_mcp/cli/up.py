@@ -38,7 +38,7 @@ def announce(config: "FleetSettings", port: int) -> None:
     """Say where the hub is and how a client gets there."""
     from master_mcp.cli import show, wire
 
-    url = wire.hub_url(config.model_copy(update={"hub": config.hub.model_copy(update={"port": port})}))
+    url = config.hub.model_copy(update={"port": port}).reached_at
     for text in (f"The fleet is ready: {url}/mcp", "", *snippets(f"{url}/mcp", wire.read_key(config))):
         show.line(text)
     show.line(f"Operator key: {config.data_dir / 'admin.key'}   Log: {config.data_dir / 'logs' / 'hub.log'}")

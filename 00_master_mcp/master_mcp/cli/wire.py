@@ -21,15 +21,8 @@ META = {
     "io.modelcontextprotocol/clientCapabilities": {},
 }
 ACCEPT = {"Accept": "application/json, text/event-stream"}
-_ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - where "every address" is listened on, loopback answers
 
 Message = dict[str, Any]
-
-
-def hub_url(config: FleetSettings) -> str:
-    """Where this machine reaches its hub."""
-    host = _ANY.get(config.hub.host, config.hub.host)
-    return f"http://{f'[{host}]' if ':' in host else host}:{config.hub.port}"
 
 
 def read_key(config: FleetSettings, key_file: Path | None = None, *, operator: bool = False) -> str:
