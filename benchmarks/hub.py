@@ -18,8 +18,8 @@ from typing import Any
 
 import orjson
 from account import usage
+from children import Failed, Process
 from load import Job
-from processes import Failed, Process
 from report import Row, show, write_json, write_markdown
 from rich.console import Console
 from targets import NAMES, WIRE, Bench, Ledger, Target

@@ -1,6 +1,8 @@
 """What is measured: the spoke itself, the hub before it, and the peers that could stand there instead."""
 
+import os
 import re
+import shutil
 import sqlite3
 import sys
 import time
@@ -14,8 +16,8 @@ from statistics import median
 
 import orjson
 import yaml
+from children import Failed, Process, free_port
 from load import MODERN, MODERN_META
-from processes import Failed, Process, free_port
 
 from fleetkit.names import port as port_of
 from fleetkit.trust import KeyRing, write_private
@@ -203,7 +205,10 @@ class Bench:
         config.write_text(NGINX.format(dir=self._dir, port=port, spoke=port_of(self._number)), encoding="utf-8")
 
         def start() -> Process:
-            return Process(["nginx", "-p", str(self._dir), "-c", str(config)], self._dir / "nginx.out")
+            nginx = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+            if nginx is None:
+                raise Failed("nginx is not installed: install the package nginx-light, or leave it out by --targets")
+            return Process([nginx, "-p", str(self._dir), "-c", str(config)], self._dir / "nginx.out")
 
         url = f"http://127.0.0.1:{port}/mcp"
         return Target("nginx", start, url, lambda: self._token, self.direct.process)
