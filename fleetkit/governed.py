@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, cast
 
 import orjson
+import pydantic
 from fastmcp.exceptions import ValidationError
 from fastmcp.server.dependencies import get_context
 from fastmcp.tools.base import Tool, ToolResult
@@ -96,7 +97,7 @@ class GovernedTool(Tool):
             except MCPError:
                 raise
             except ValidationError as error:
-                return failure(Invalid(_first_lines(str(error))), context.correlation_id)
+                return failure(Invalid(_wrong_arguments(error)), context.correlation_id)
             except FleetError as error:
                 return failure(error, context.correlation_id)
             except Exception as error:
@@ -204,9 +205,10 @@ def _property_names(schema: Any) -> Iterator[str]:
             yield from _property_names(part)
 
 
-def _first_lines(text: str) -> str:
-    """Pydantic's report without the echoed input and the documentation links."""
-    rows = [line.strip() for line in text.splitlines()[1:] if "For further information" not in line]
-    cleaned = [row.split(" [type=")[0] for row in rows]
-    pairs = [f"{where}: {what}" for where, what in zip(cleaned[::2], cleaned[1::2], strict=False)]
-    return "; ".join(pairs) or text.splitlines()[0]
+def _wrong_arguments(error: ValidationError) -> str:
+    """Which argument is wrong and why, without repeating what was sent."""
+    cause = error.__cause__
+    if not isinstance(cause, pydantic.ValidationError):
+        return str(error)
+    found = cause.errors(include_url=False, include_context=False, include_input=False)
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in found)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from fastmcp import Client
+from fastmcp.exceptions import ValidationError
 from pydantic import BaseModel
 
 from fleetkit import (
@@ -294,6 +295,41 @@ async def test_wrong_arguments_are_named_without_being_repeated(
         await client.call("add", arguments)
     assert "http" not in wrong.value.message
     assert done == []
+
+
+async def test_every_wrong_argument_is_named_at_once(client: SpokeClient):
+    with pytest.raises(Invalid) as wrong:
+        await client.call("add", {"item": {"name": "a\nb [type=x", "size": "big"}, "times": "two"})
+    assert wrong.value.message == (
+        "item.size: Input should be a valid integer, unable to parse string as an integer; "
+        "times: Input should be a valid integer, unable to parse string as an integer"
+    )
+
+
+async def test_a_model_that_a_tool_itself_fills_wrongly_is_a_crash_and_not_the_callers_mistake(tmp_path: Path):
+    spoke = Spoke("demo")
+
+    @spoke.tool(risk=Risk.read)
+    def broken() -> Item:
+        """Fill a model wrongly."""
+        return Item.model_validate({"size": "big"})
+
+    async with running(spoke, tmp_path, "os.demo") as client:
+        with pytest.raises(FleetError, match=r"os\.demo\.broken failed inside"):
+            await client.call("broken")
+
+
+async def test_a_tool_may_call_its_arguments_wrong_in_its_own_words(tmp_path: Path):
+    spoke = Spoke("demo")
+
+    @spoke.tool(risk=Risk.read)
+    def picky(word: str) -> str:
+        """Refuse every word."""
+        raise ValidationError("choose another word")
+
+    async with running(spoke, tmp_path, "os.demo") as client:
+        with pytest.raises(Invalid, match="choose another word"):
+            await client.call("picky", word="x")
 
 
 async def test_a_refusal_is_one_shape_with_the_calls_id(client: SpokeClient):

@@ -156,6 +156,24 @@ def test_foreign_keys_are_enforced(store: Store):
         store.write_now(lambda db: db.execute(sa.text("INSERT INTO part VALUES (99)")))
 
 
+def test_a_writer_holds_the_database_from_its_first_look_so_that_nothing_changes_under_it(store: Store, data: Path):
+    looked, written = threading.Event(), threading.Event()
+
+    def look_then_write(db: sa.Connection) -> list[str]:
+        before = words(db)
+        looked.set()
+        written.wait()
+        return before
+
+    pending = store.submit(look_then_write)
+    looked.wait()
+    other = sqlite3.connect(data / "demo.db", timeout=0)
+    with closing(other), pytest.raises(sqlite3.OperationalError, match="locked"):
+        other.execute("INSERT INTO thing (word) VALUES ('between')")
+    written.set()
+    assert pending.result() == []
+
+
 # --- one failing job costs nobody else --------------------------------------------------------------
 
 
