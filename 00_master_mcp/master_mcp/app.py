@@ -3,6 +3,7 @@
 import asyncio
 import signal
 import socket
+import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -11,12 +12,12 @@ import uvloop
 
 from fleetkit import log as logging
 from fleetkit import trust
-from fleetkit.errors import FleetError, Unavailable
+from fleetkit.errors import FleetError
 from fleetkit.hub import CALL_PATH
 from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.secrets import GRANT_PATH
-from fleetkit.server import settle
+from fleetkit.server import listen, settle
 from fleetkit.settings import FleetSettings
 from master_mcp import hub_tools
 from master_mcp.audit import Audit
@@ -140,7 +141,8 @@ def serve(
 
     Raises FleetError, before anything is changed, when it cannot start.
     """
-    with DataDirLock(config.data_dir), _listen(config.hub.host, config.hub.port) as listener:
+    advice = "stop what uses it, or set FLEET_HUB__PORT"
+    with DataDirLock(config.data_dir), listen(config.hub.host, config.hub.port, advice) as listener:
         uvloop.run(_serve(Hub(config), listener, processes, only, announce))
 
 
@@ -168,23 +170,6 @@ async def _serve(
         await web.serve(sockets=[listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """The listening socket, taken before anything else so that a taken port is one clear message."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # the protocol by name: asyncio sets TCP_NODELAY only where it sees it, and 40 ms per answer without
-    listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-        listener.listen(2048)
-    except OSError as error:
-        listener.close()
-        raise Unavailable(
-            f"cannot listen on {host}:{port} ({error.strerror}): stop what uses it, or set FLEET_HUB__PORT"
-        ) from error
-    return listener
-
-
 def main() -> None:
     """Run the hub as configured; exits 2 with one sentence when it cannot start."""
     from fleetkit import settings
@@ -194,4 +179,5 @@ def main() -> None:
         logging.configure("master", config.hub.log_level)
         serve(config)
     except FleetError as error:
-        raise SystemExit(f"fleet: {error.message}") from error
+        sys.stderr.write(f"fleet: {error.message}\n")
+        raise SystemExit(2) from error
