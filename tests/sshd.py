@@ -36,7 +36,7 @@ class Sshd:
 
 
 @contextmanager
-def sshd(folder: Path) -> Generator[Sshd]:
+def sshd(folder: Path, *, sftp: bool = True) -> Generator[Sshd]:
     """An sshd with its keys in `folder`; gone, with its sessions' listener, at the end of the block."""
     folder.mkdir(parents=True, exist_ok=True)
     host_key, client_key = _new_key(folder / "host_key"), _new_key(folder / "client_key")
@@ -53,7 +53,7 @@ KbdInteractiveAuthentication no
 UsePAM no
 StrictModes no
 PidFile none
-Subsystem sftp internal-sftp
+{"Subsystem sftp internal-sftp" if sftp else ""}
 """
     )
     if os.geteuid() == 0:

@@ -20,10 +20,7 @@ from linux_cli_mcp.policy import Paths
 Kind = Literal["file", "folder", "link", "other"]
 Stop = Literal["results", "time", "bytes", "entries"]
 
-MAX_ENTRIES = 200_000
-MAX_BYTES = 512 * 1024 * 1024
 MAX_LINE = 400
-SECONDS = 20.0
 BINARY_PROBE = 8192
 
 
@@ -98,6 +95,9 @@ class Search:
     ignore_case: bool
     max_results: int
     max_file_bytes: int
+    max_entries: int = 200_000
+    max_bytes: int = 512 * 1024 * 1024
+    seconds: float = 20.0
     matches: list[Match] = field(default_factory=list[Match])
     searched: int = 0
     skipped: int = 0
@@ -109,7 +109,7 @@ class Search:
         jail = Jail(self.paths)
         fits = _name_filter(self.name, self.ignore_case)
         pattern = None if self.content is None else compile_linear(self.content, self.ignore_case)
-        until = time.monotonic() + SECONDS
+        until = time.monotonic() + self.seconds
         with jail.folder(root) as (real, _):
             stopped: Stop | None = None
             for path in self._files(jail, real):
@@ -129,9 +129,9 @@ class Search:
     def _limit(self, until: float) -> Stop | None:
         if len(self.matches) > self.max_results:
             return "results"
-        if self.entries > MAX_ENTRIES:
+        if self.entries > self.max_entries:
             return "entries"
-        if self.read > MAX_BYTES:
+        if self.read > self.max_bytes:
             return "bytes"
         return "time" if time.monotonic() > until else None
 

@@ -15,6 +15,7 @@ from typing import Protocol
 import asyncssh
 
 from fleetkit import Unavailable
+from linux_cli_mcp.ssh.capture import Capture, Keep
 from linux_cli_mcp.ssh.models import Output
 
 KILL_S = 5
@@ -36,45 +37,16 @@ class Reader(Protocol):
         ...
 
 
-class Capture:
-    """The beginning and the end of a stream, `limit` bytes in all."""
-
-    def __init__(self, limit: int) -> None:
-        self._half = limit // 2
-        self._head = bytearray()
-        self._tail = bytearray()
-        self.total = 0
-
-    def add(self, data: bytes) -> None:
-        """Take in the next part."""
-        self.total += len(data)
-        room = self._half - len(self._head)
-        self._head += data[:room] if room > 0 else b""
-        self._tail += data[max(room, 0) :]
-        del self._tail[: max(0, len(self._tail) - self._half)]
-
-    @property
-    def dropped(self) -> int:
-        """How many bytes in the middle are gone."""
-        return self.total - len(self._head) - len(self._tail)
-
-    @property
-    def text(self) -> str:
-        """What is kept, with a note where something is missing."""
-        gap = f"\n[... {self.dropped} bytes left out ...]\n".encode() if self.dropped else b""
-        return (bytes(self._head) + gap + bytes(self._tail)).decode("utf-8", "replace")
-
-
 class Remote:
     """One command under way on `connection`."""
 
-    def __init__(self, connection: asyncssh.SSHClientConnection, limit: int) -> None:
+    def __init__(self, connection: asyncssh.SSHClientConnection, keep: Keep) -> None:
         self._connection = connection
         self._mark = f"fleet-{secrets.token_hex(8)}"
         self._group: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._early = b""
-        self.stdout = Capture(limit)
-        self.stderr = Capture(limit)
+        self.stdout = Capture(keep, "stdout")
+        self.stderr = Capture(keep, "stderr")
 
     async def run(self, command: str) -> Output:
         """Run to the end. However this is left early, nothing of the command keeps running there.
@@ -88,11 +60,14 @@ class Remote:
             process = await asyncio.shield(creating)
             await asyncio.gather(self._read_output(process.stdout), self._read_errors(process.stderr))
             await process.wait_closed()
-        except asyncssh.Error as error:
+        except (asyncssh.Error, OSError) as error:
             raise Unavailable(f"the connection broke ({error}): what the command did is unknown") from error
         except BaseException:
             await asyncio.shield(self._end(creating))
             raise
+        finally:
+            self.stdout.close()
+            self.stderr.close()
         return self._output(process.exit_status, started)
 
     async def _read_output(self, stream: Reader) -> None:
@@ -132,6 +107,8 @@ class Remote:
             stdout=self.stdout.text,
             stderr=self.stderr.text,
             truncated=bool(self.stdout.dropped or self.stderr.dropped),
+            stdout_file=self.stdout.file,
+            stderr_file=self.stderr.file,
             bytes_total=self.stdout.total + self.stderr.total,
             duration_ms=int((time.monotonic() - started) * 1000),
         )

@@ -27,7 +27,9 @@ class Output(BaseModel):
     exit_code: int = Field(description="128 + signal when it was killed")
     stdout: str
     stderr: str
-    truncated: bool
+    truncated: bool = Field(description="the middle of a stream was left out")
+    stdout_file: str | None = Field(default=None, description="when it was cut: all of it, for readFile")
+    stderr_file: str | None = Field(default=None, description="the same for stderr")
     bytes_total: int
     duration_ms: int
 

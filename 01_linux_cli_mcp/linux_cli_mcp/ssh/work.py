@@ -9,6 +9,7 @@ import asyncssh
 
 from fleetkit import FleetError, Refused, TimedOut
 from linux_cli_mcp.hosts import TAG
+from linux_cli_mcp.ssh.capture import Keep
 from linux_cli_mcp.ssh.connection import Dialer
 from linux_cli_mcp.ssh.execution import Remote
 from linux_cli_mcp.ssh.models import Direction, HostResult, HostTest, Output, Problem, RemoteResults, Transferred
@@ -33,7 +34,7 @@ class Work:
         started = time.monotonic()
         async with self._connected(name) as connection:
             connected = time.monotonic()
-            output = await Remote(connection, 4096).run(PROBE)
+            output = await Remote(connection, self._keep(name)).run(PROBE)
             ended = time.monotonic()
             key = connection.get_server_host_key()
         lines = [*output.stdout.splitlines(), "unknown", "unknown"]
@@ -83,7 +84,10 @@ class Work:
 
     async def _run_one(self, name: str, command: str) -> Output:
         async with self._connected(name) as connection:
-            return await Remote(connection, self._linux.options.max_output_bytes).run(command)
+            return await Remote(connection, self._keep(name)).run(command)
+
+    def _keep(self, name: str) -> Keep:
+        return Keep(self._linux.paths, name, self._linux.options.max_output_bytes)
 
     @asynccontextmanager
     async def _connected(self, name: str) -> AsyncGenerator[asyncssh.SSHClientConnection]:
