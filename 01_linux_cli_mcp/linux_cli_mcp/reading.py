@@ -16,6 +16,8 @@ from linux_cli_mcp.text import Encoding, decode, read_whole
 
 Unit = Literal["lines", "bytes"]
 
+LONGEST = 4  # bytes of a character: a smaller part might never get on
+
 
 class FileText(BaseModel):
     """A part of a file."""
@@ -65,7 +67,7 @@ def by_bytes(opened: Opened, offset: int, limit: int, encoding: Encoding, option
     size = opened.info.st_size
     start = _start(offset, size)
     opened.file.seek(start)
-    raw = opened.file.read(min(limit, options.max_output_bytes))
+    raw = opened.file.read(min(max(limit, LONGEST), options.max_output_bytes))
     if encoding == "utf-8":
         skip = _continuation(raw) if start else 0
         start, raw = start + skip, raw[skip:]
@@ -103,7 +105,8 @@ def _fit(lines: list[str], limit: int, start: int) -> list[str]:
 
 def _continuation(raw: bytes) -> int:
     """How many leading bytes belong to a character that began before."""
-    return next((index for index, byte in enumerate(raw[:4]) if byte & 0xC0 != 0x80), 0)
+    inside = len(raw) if len(raw) < LONGEST else 0  # more of them is no UTF-8, which decoding will say
+    return next((index for index, byte in enumerate(raw[:LONGEST]) if byte & 0xC0 != 0x80), inside)
 
 
 def _cut(raw: bytes) -> int:

@@ -6,10 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from fleetkit import Invalid, NeedsApproval, OverBudget, Risk
 from fleetkit.testing import SpokeClient
 from linux_cli_mcp import spoke
+from linux_cli_mcp.jail import Jail
+from linux_cli_mcp.options import LinuxOptions
+from linux_cli_mcp.policy import Paths
+from linux_cli_mcp.reading import by_bytes, by_lines
 
 
 def sha256(content: bytes) -> str:
@@ -125,3 +131,39 @@ async def test_looking_is_read_and_changing_is_change(linux: SpokeClient, work: 
             await linux.call(tool, path="a", allow=Risk.read, **arguments)
     assert (work / "a").read_text() == "x"
     await linux.call("writeFile", path="a", content="y", allow=Risk.change)
+
+
+# Any text, any page size
+
+
+@given(text=st.text(max_size=60), limit=st.integers(1, 9), start=st.integers(-70, 70))
+def test_pages_of_bytes_from_anywhere_are_the_rest_of_the_file(
+    tmp_path_factory: pytest.TempPathFactory, text: str, limit: int, start: int
+) -> None:
+    content = text.encode()
+    paths = Paths(LinuxOptions(), tmp_path_factory.getbasetemp() / "pages")
+    (paths.workspace / "file").write_bytes(content)
+    got, offset = b"", start
+    while offset is not None:
+        with Jail(paths).reading("file") as opened:
+            page = by_bytes(opened, offset, limit, "utf-8", LinuxOptions())
+        got += page.content.encode()
+        offset = page.next_offset
+    begin = max(0, len(content) + start) if start < 0 else start
+    assert got == content[begin:].decode("utf-8", "ignore").encode()
+
+
+@given(
+    lines=st.lists(st.text(st.characters(exclude_characters="\n"), max_size=8), max_size=12), limit=st.integers(1, 5)
+)
+def test_pages_of_lines_are_the_file(tmp_path_factory: pytest.TempPathFactory, lines: list[str], limit: int) -> None:
+    content = "\n".join(lines).encode()
+    paths = Paths(LinuxOptions(), tmp_path_factory.getbasetemp() / "lines")
+    (paths.workspace / "file").write_bytes(content)
+    got, offset = "", 0
+    while offset is not None:
+        with Jail(paths).reading("file") as opened:
+            page = by_lines(opened, offset, limit, "utf-8", LinuxOptions())
+        got += page.content
+        offset = page.next_offset
+    assert got.encode() == content

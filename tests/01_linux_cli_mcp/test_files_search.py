@@ -9,6 +9,9 @@ import pytest
 
 from fleetkit import Invalid, NotFound
 from fleetkit.testing import SpokeClient
+from linux_cli_mcp.options import LinuxOptions
+from linux_cli_mcp.policy import Paths
+from linux_cli_mcp.search import Search
 
 
 def sha256(content: bytes) -> str:
@@ -107,3 +110,15 @@ async def test_no_expression_can_hang_a_search(linux: SpokeClient, work: Path, e
 async def test_an_expression_that_re2_does_not_know_is_invalid(linux: SpokeClient, expression: str) -> None:
     with pytest.raises(Invalid, match="not an RE2 expression"):
         await linux.call("searchFiles", content=expression)
+
+
+@pytest.mark.parametrize(
+    ("limit", "stopped"), [({"seconds": -1.0}, "time"), ({"max_entries": 1}, "entries"), ({"max_bytes": 5}, "bytes")]
+)
+def test_a_search_ends_at_each_of_its_limits_with_what_it_has(work: Path, limit: dict[str, Any], stopped: str) -> None:
+    for name in ("a", "b", "c"):
+        (work / name).write_text("found it\n")
+    search = Search(Paths(LinuxOptions(), work.parent), None, "found", False, 10, 1000, **limit)
+    found = search.run(".")
+    assert found.stopped == stopped
+    assert len(found.matches) < 3
