@@ -14,10 +14,10 @@ from linux_cli_mcp.options import LinuxOptions
 from linux_cli_mcp.sandbox.profile import Profile, encode
 from linux_cli_mcp.sandbox.runner import Order
 
-_SYSTEM_PATH = "/usr/bin:/bin:/usr/local/bin"
+SYSTEM_PATH = "/usr/bin:/bin:/usr/local/bin"
 _PACKAGE = str(Path(__file__).resolve().parent.parent)
 # The package's own __init__ would load the whole kit; the runner needs the standard library alone.
-_RUNNER = """
+RUNNER = """
 import sys, types
 package = sys.modules["linux_cli_mcp"] = types.ModuleType("linux_cli_mcp")
 package.__path__ = [sys.argv[1]]
@@ -36,7 +36,7 @@ class Backend(NamedTuple):
 async def start(order: Order, lock: int) -> asyncio.subprocess.Process:
     """A process that carries out `order` and holds `lock` (a locked descriptor) as long as it lives."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-I", "-S", "-c", _RUNNER, _PACKAGE),
+        *(sys.executable, "-I", "-S", "-c", RUNNER, _PACKAGE),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
@@ -52,7 +52,7 @@ async def start(order: Order, lock: int) -> asyncio.subprocess.Process:
 
 async def choose(options: LinuxOptions, profile: Profile) -> Backend:
     """The back end that `options` name and this machine can run; raises Refused saying what to install."""
-    bubblewrap = shutil.which("bwrap", path=_SYSTEM_PATH)
+    bubblewrap = shutil.which("bwrap", path=SYSTEM_PATH)
     backends = [Backend("bubblewrap", bubblewrap)] if bubblewrap else []
     backends.append(Backend("landlock", "landlock"))
     tried: list[str] = []
