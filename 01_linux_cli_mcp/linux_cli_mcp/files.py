@@ -15,7 +15,7 @@ from linux_cli_mcp.history import Action, Backup, History, digest
 from linux_cli_mcp.jail import Jail, Place, explained
 from linux_cli_mcp.options import LinuxOptions
 from linux_cli_mcp.policy import Paths
-from linux_cli_mcp.text import decode, read_whole
+from linux_cli_mcp.text import decode, encode, read_whole
 
 ABSENT = "absent"  # as expected_sha256: the file must not exist yet
 
@@ -78,7 +78,7 @@ class Files:
         def rewrite(before: bytes | None) -> bytes:
             if before is None:
                 raise Invalid(f"{path} does not exist: editFile changes a file, writeFile makes one")
-            return diff.apply(decode(before, "utf-8", path), edits).encode()
+            return encode(diff.apply(decode(before, "utf-8", path), edits), "utf-8")
 
         return self._change(path, rewrite, guard, "edit")
 

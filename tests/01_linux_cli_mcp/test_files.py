@@ -154,7 +154,8 @@ def test_pages_of_bytes_from_anywhere_are_the_rest_of_the_file(
 
 
 @given(
-    lines=st.lists(st.text(st.characters(exclude_characters="\n"), max_size=8), max_size=12), limit=st.integers(1, 5)
+    lines=st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), max_size=8), max_size=12),
+    limit=st.integers(1, 5),
 )
 def test_pages_of_lines_are_the_file(tmp_path_factory: pytest.TempPathFactory, lines: list[str], limit: int) -> None:
     content = "\n".join(lines).encode()
