@@ -38,10 +38,10 @@ class Starter:
             spoke = find_spoke(name)
             setting = setting_for(spoke, self._config, embedded=True)
             server = await self._stack.enter_async_context(SpokeServer(spoke, row.namespace, setting).running())
-        except (FleetError, ImportError) as error:
-            member.problem = error.message if isinstance(error, FleetError) else f"{name} cannot be imported: {error}"
-            log.warning("spoke.start.failed", spoke=name, reason=member.problem)
-            return member
+        except FleetError as error:
+            return _not_started(member, error.message)
+        except Exception as error:  # noqa: BLE001 - boundary: a spoke's own bug costs nobody else a call
+            return _not_started(member, f"{name} cannot start: {type(error).__name__}: {error}")
         transport = EmbeddedTransport(name, server.app, self._limit)
         member.upstream = self._upstream(name, row, transport, setting.service_token)
         return member
@@ -74,3 +74,9 @@ class Starter:
 
     def _upstream(self, name: str, row: SpokeRow, transport: Transport, token: str) -> Upstream:
         return Upstream(name, row, transport, token, Breaker(name))
+
+
+def _not_started(member: Member, reason: str) -> Member:
+    log.warning("spoke.start.failed", spoke=member.name, reason=reason)
+    member.problem = reason
+    return member

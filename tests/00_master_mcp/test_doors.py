@@ -1,6 +1,7 @@
 """The door: who may come in, what a broken request is told."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,16 @@ async def test_a_spoke_without_its_package_is_a_problem_of_its_own(tmp_path: Pat
     async with running_hub(tmp_path, {"ghost": {"number": 77, "namespace": "ghost"}}) as hub:
         assert (await get(hub, "/health"))[0] == 200
         assert "fleet install ghost" in (await get(hub, "/ready"))[1]
+
+
+async def test_a_spoke_that_breaks_while_it_loads_is_a_problem_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "burst_mcp.py").write_text("raise TypeError('half written')", encoding="utf-8")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])  # the path is the process's own
+    async with running_hub(tmp_path / "data", {"burst": {"number": 78, "namespace": "burst"}}) as hub:
+        assert (await get(hub, "/health"))[0] == 200
+        assert "half written" in (await get(hub, "/ready"))[1]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer nonsense"}, {"Authorization": "Basic eDp5"}])
