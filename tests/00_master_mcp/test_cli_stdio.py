@@ -68,7 +68,7 @@ def _client(fleet: Fleet) -> Generator[Client]:
         [FLEET, "stdio"], env=fleet.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         yield Client(process)
-        process.kill()
+        process.terminate()
 
 
 @pytest.fixture
