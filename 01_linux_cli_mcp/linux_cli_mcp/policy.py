@@ -38,10 +38,8 @@ class Paths:
         self.write_roots = (self.workspace, *map(_real, options.write_paths))
         self.read_roots = (*map(_real, options.read_paths), *self.write_roots)
         keys = [host.key_file for host in options.hosts.values() if host.key_file]
-        self._fixed = (
-            *(data_dir, CHECKOUT / "secrets", CHECKOUT / "config", *options.hidden_paths, *keys),
-            *map(Path, SYSTEM_SECRETS),
-        )
+        declared = (data_dir, CHECKOUT / "secrets", CHECKOUT / "config", *options.hidden_paths, *keys)
+        self._fixed = (*map(os.path.realpath, declared), *SYSTEM_SECRETS)
 
     @property
     def hidden(self) -> tuple[Path, ...]:
@@ -49,18 +47,20 @@ class Paths:
 
         Looked up anew each time: a user or a host key may have been added since.
         """
-        homes = (Path("/root"), Path(os.path.expanduser("~")), *_children(Path("/home")))
-        keys = [path for path in _children(Path("/etc/ssh")) if path.name.endswith("_key")]
-        found = (*self._fixed, *keys, *(home / name for home in homes for name in HOME_SECRETS))
-        return tuple(dict.fromkeys(map(_real, found)))
+        return tuple(map(Path, self._hidden()))
 
     def is_hidden(self, real: Path) -> bool:
         """Whether a real path is hidden."""
-        open_here = real.is_relative_to(self.workspace)
-        return any(
-            real.is_relative_to(root) and not (open_here and self.workspace.is_relative_to(root))
-            for root in self.hidden
-        )
+        text, workspace = str(real), str(self.workspace)
+        open_here = _below(text, workspace)
+        return any(_below(text, root) and not (open_here and _below(workspace, root)) for root in self._hidden())
+
+    def _hidden(self) -> list[str]:
+        """Text, not Path: this runs on every call, and a Path costs more than a look at the disk."""
+        homes = map(os.path.realpath, ("/root", os.path.expanduser("~"), *_children("/home")))
+        keys = [path for path in _children("/etc/ssh") if path.endswith("_key")]
+        found = (*self._fixed, *keys, *(f"{home}/{name}" for home in homes for name in HOME_SECRETS))
+        return [os.path.realpath(path) if os.path.lexists(path) else path for path in dict.fromkeys(found)]
 
     def readable(self, path: str | Path) -> Path:
         """The real path behind `path` (relative: from the workspace); raises Refused when tools may not see it."""
@@ -94,8 +94,12 @@ def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
-def _children(folder: Path) -> list[Path]:
+def _below(path: str, root: str) -> bool:
+    return path == root or path.startswith(f"{root.rstrip('/')}/")
+
+
+def _children(folder: str) -> list[str]:
     try:
-        return list(folder.iterdir())
+        return [f"{folder}/{name}" for name in os.listdir(folder)]
     except OSError:
         return []

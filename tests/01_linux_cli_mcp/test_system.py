@@ -4,6 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -194,3 +195,12 @@ async def test_without_a_journal_one_sentence_says_so(tmp_path: Path) -> None:
     async with running(spoke, tmp_path / "data", "os.linux", journal_dir=str(tmp_path / "empty")) as linux:
         with pytest.raises(Unavailable, match=f"no journal in {tmp_path}/empty: systemd-journald does not run"):
             await linux.call("getJournal")
+
+
+# Cost
+
+
+def test_serving_the_tools_loads_no_ssh_and_no_expression_library() -> None:
+    modules = ", ".join(spoke.tool_modules)
+    loaded = said(sys.executable, "-c", f"import {modules}, sys; print({{'asyncssh', 're2'}} & set(sys.modules))")
+    assert loaded == "set()"
