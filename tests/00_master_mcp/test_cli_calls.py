@@ -167,3 +167,14 @@ def test_a_held_call_shows_its_plan_and_an_operator_runs_it(fleet: Fleet) -> Non
     assert "It would: run: rm doomed.txt" in held.err
     ran = fleet.run("call", "runCommand", "command=rm doomed.txt", "--operator")
     assert (ran.code, doomed.exists()) == (0, False)
+
+
+def test_progress_is_shown_while_a_tool_works(tmp_path: Path) -> None:
+    with (
+        processes.program("conformance/fixture/server.py") as server,
+        processes.hub(tmp_path, {"conformance": processes.row_of(server)}) as hub,
+    ):
+        fleet = Fleet(tmp_path, hub.port)
+        done = fleet.run("call", "test_tool_with_progress", "--operator", "--json", FORCE_COLOR="1")
+    assert done.code == 0
+    assert "100/100" in done.err

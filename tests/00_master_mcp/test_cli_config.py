@@ -73,3 +73,11 @@ def test_an_unknown_variable_is_named(tmp_path: Path) -> None:
     done = Fleet(tmp_path).run("config", "check", FLEET_HUP__PORT="1")
     assert done.code == 2
     assert "unknown variable FLEET_HUP__PORT" in done.err
+
+
+def test_a_spoke_whose_package_is_missing_is_said_to_be_unchecked(tmp_path: Path) -> None:
+    (tmp_path / "fleet.yaml").write_text("spokes: {ghost: {number: 77, namespace: ghost}}", encoding="utf-8")
+    done = Fleet(tmp_path).run("config", "check")
+    assert done.code == 0
+    assert done.out == "The configuration is good: linux_cli, cmdb, secrets.\n"
+    assert "ghost: its options cannot be checked: package ghost_mcp is not installed" in done.err
