@@ -56,7 +56,7 @@ READ = [
     'exec 9<"$path"; cat <&9',
     'grep -r planted "$folder"',
     'tar cf - "$folder"',
-    'find / -maxdepth 5 -name "$name" -path "*fleet-*" -exec cat {} +',
+    'find / -maxdepth 5 -name "$name" -path "$folder/*" -exec cat {} +',
     'mkdir -p m; mount --bind "$folder" m; cat "m/$name"',
     'mkdir -p m w; mount -t overlay -o "lowerdir=$folder,upperdir=m,workdir=w" none m; cat "m/$name"',
     'umount "$folder"; umount -l "$folder"; cat "$path"',
