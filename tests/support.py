@@ -6,7 +6,6 @@ import socket
 import pytest
 
 
-
 def need(program: str, package: str) -> pytest.MarkDecorator:
     """Skip a test when `program` is missing, naming the Debian or npm package that brings it."""
     found = shutil.which(program, path="/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin")
