@@ -5,7 +5,6 @@ result whose process is gone is reported as lost.
 
 import asyncio
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -14,16 +13,15 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
-
-from pydantic import BaseModel, Field
 
 from fleetkit import NotFound, OverBudget, Risk, TimedOut
 from fleetkit.trust import private_dir
+from linux_cli_mcp import records
+from linux_cli_mcp.endings import Endings
 from linux_cli_mcp.options import LinuxOptions
 from linux_cli_mcp.policy import Paths
+from linux_cli_mcp.records import Job, Stream
 from linux_cli_mcp.sandbox import launch
 from linux_cli_mcp.sandbox.profile import encode
 from linux_cli_mcp.sandbox.runner import Order, write_json
@@ -33,33 +31,6 @@ KEEP_BYTES = 64 * 1024 * 1024  # of each stream on disk
 KEEP_ENDED = 200  # folders of ended jobs and truncated commands
 MOST_RUNNING = 32
 ENDING_S = 15  # for a cancelled job to be gone
-
-Status = Literal["running", "finished", "timed_out", "cancelled", "failed", "lost"]
-Stream = Literal["stdout", "stderr"]
-
-_STATUS: dict[str, Status] = {
-    "exited": "finished",
-    "timed_out": "timed_out",
-    "cancelled": "cancelled",
-    "not_started": "failed",
-}
-
-
-class Job(BaseModel):
-    """A command that runs or ran. `lost`: its process died (a kill, a reboot) before it could say how it ended."""
-
-    job_id: str
-    command: str = Field(description="as it was given; an argument list is quoted for a shell")
-    risk: Risk
-    cwd: str
-    status: Status
-    exit_code: int | None = Field(default=None, description="128 + n after signal n; absent unless finished")
-    started_at: datetime
-    ended_at: datetime | None = None
-    duration_ms: int | None = None
-    stdout_bytes: int = 0
-    stderr_bytes: int = 0
-    problem: str | None = Field(default=None, description="why it could not be started")
 
 
 @dataclass(frozen=True)
@@ -83,6 +54,7 @@ class Jobs:
     folder: Path
     options: LinuxOptions
     paths: Paths
+    endings: Endings
     namespaces: bool = True
     _backend: launch.Backend | None = None
     _choosing: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -97,19 +69,11 @@ class Jobs:
 
     async def run(self, task: Task) -> Job:
         """Run to the end. When the caller goes away everything it started is killed, then CancelledError."""
-        job_id, process = await self._start(task)
-        try:
-            await process.wait()
-        except asyncio.CancelledError:
-            await asyncio.shield(_end(process))
-            raise
-        return await asyncio.to_thread(self._read, job_id)
+        return await self.endings.run(self._run(task))
 
     async def start(self, task: Task) -> Job:
-        """Start and return at once; `task` is not attached."""
-        job_id, process = await self._start(task)
-        await process.wait()  # it has put the job on its own feet
-        return await asyncio.to_thread(self._read, job_id)
+        """Start and return at once; `task` is not attached. A caller that goes away leaves a job, not half of one."""
+        return await self.endings.run(self._begin(task))
 
     async def get(self, job_id: str) -> Job:
         """One job; raises NotFound."""
@@ -127,15 +91,41 @@ class Jobs:
     async def output(self, job_id: str, stream: Stream, offset: int, size: int) -> tuple[int, bytes]:
         """Up to `size` kept bytes of a stream from `offset` (from behind when negative), and where they begin."""
         self._existing(job_id)
-        return await asyncio.to_thread(_slice, self.folder / job_id / stream, offset, size)
+        return await asyncio.to_thread(records.part, self.folder / job_id / stream, offset, size)
 
     async def kept(self, job_id: str, stream: Stream) -> int:
         """How many bytes of a stream are on disk."""
-        return await asyncio.to_thread(_size, self._existing(job_id) / stream)
+        return await asyncio.to_thread(records.size, self._existing(job_id) / stream)
 
     async def forget(self, job_id: str) -> None:
         """Delete the folder of an ended job."""
         await asyncio.to_thread(shutil.rmtree, self._existing(job_id), ignore_errors=True)
+
+    async def _run(self, task: Task) -> Job:
+        starting = asyncio.create_task(self._start(task))
+        try:
+            job_id, process = await asyncio.shield(starting)
+            await process.wait()
+        except asyncio.CancelledError:
+            _, process = await starting  # half started would hold its lock for ever
+            if process.returncode is None:
+                process.terminate()
+                await process.wait()
+            raise
+        return await asyncio.to_thread(self._read, job_id)
+
+    async def _begin(self, task: Task) -> Job:
+        starting = asyncio.create_task(self._begin_whole(task))
+        try:
+            return await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            await starting
+            raise
+
+    async def _begin_whole(self, task: Task) -> Job:
+        job_id, process = await self._start(task)
+        await process.wait()  # it has put the job on its own feet
+        return await asyncio.to_thread(self._read, job_id)
 
     async def _start(self, task: Task) -> tuple[str, asyncio.subprocess.Process]:
         backend = await self.backend()
@@ -193,83 +183,16 @@ class Jobs:
         return sorted(jobs, key=lambda job: job.started_at, reverse=True)
 
     def _read(self, job_id: str) -> Job:
-        folder = self._existing(job_id)
-        asked: dict[str, Any] = json.loads((folder / "asked.json").read_text(encoding="utf-8"))
-        running = _is_held(folder / "lock")  # before the result: a job that ends now is seen with its result
-        ended: dict[str, Any] | None = _load(folder / "result.json")
-        found: dict[str, Any] = {"status": "running" if running else "lost", "problem": None}
-        sizes = {name: _size(folder / name) for name in ("stdout", "stderr")}
-        if ended:
-            sizes = ended["bytes"]
-            found = {
-                "status": _STATUS[ended["reason"]],
-                "exit_code": ended["exit_code"],
-                "problem": ended["problem"] or None,
-                "ended_at": datetime.fromtimestamp(ended["ended_at"], UTC),
-                "duration_ms": ended["duration_ms"],
-            }
-        started = datetime.fromtimestamp(asked.pop("started_at"), UTC)
-        return Job(
-            **asked,
-            **found,
-            job_id=job_id,
-            started_at=started,
-            stdout_bytes=sizes["stdout"],
-            stderr_bytes=sizes["stderr"],
-        )
+        return records.read(self._existing(job_id))
 
     def _cancel(self, job_id: str) -> None:
         folder = self._existing(job_id)
         deadline = time.monotonic() + ENDING_S
-        while _is_held(folder / "lock"):
+        while records.is_held(folder / "lock"):
             if time.monotonic() > deadline:
                 raise TimedOut(f"{job_id} was told to end and has not yet: look again with getJobOutput")
-            pid = _load(folder / "pid.json")
+            pid = records.load(folder / "pid.json")
             if isinstance(pid, int):  # otherwise it starts just now
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGTERM)
             time.sleep(0.01)
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    if process.returncode is None:
-        process.terminate()
-        await process.wait()
-
-
-def _load(path: Path) -> Any:
-    """The JSON in `path`, None when there is none yet."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _slice(path: Path, offset: int, size: int) -> tuple[int, bytes]:
-    if not path.exists():
-        return 0, b""
-    with path.open("rb") as file:
-        end = file.seek(0, os.SEEK_END)
-        start = file.seek(max(0, end + offset) if offset < 0 else min(offset, end))
-        return start, file.read(size)
-
-
-def _is_held(lock: Path) -> bool:
-    try:
-        with lock.open("rb") as file:
-            return _held(file.fileno())
-    except FileNotFoundError:
-        return False
-
-
-def _held(handle: int) -> bool:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    fcntl.flock(handle, fcntl.LOCK_UN)
-    return False

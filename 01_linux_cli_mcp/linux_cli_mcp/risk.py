@@ -24,7 +24,7 @@ def steps(command: Sequence[str] | str, env: Mapping[str, str]) -> list[Step]:
         return [*variables, Step(command=text[:80], label="unknown", why="too long to be judged")]
     if isinstance(command, str):
         return [*variables, *shell.steps(command)]
-    return [*variables, *special.steps_of(literal(command), lambda line: shell.steps(line, 1))]
+    return [*variables, *special.steps_of(literal(command), special.Inside(lambda line: shell.steps(line, 1)))]
 
 
 def overall(found: Sequence[Step]) -> Risk:

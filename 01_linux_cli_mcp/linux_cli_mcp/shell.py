@@ -18,6 +18,7 @@ from linux_cli_mcp.words import text_of, word_of
 Node = tree_sitter.Node
 
 DEEPEST = 8  # shell lines inside shell lines
+LARGEST = 4000  # nodes of a line
 
 
 @cache
@@ -37,8 +38,8 @@ def steps(line: str, depth: int = 0) -> list[Step]:
         return [_unknown(line, odd or "shells within shells, too deep to be judged")]
     source = line.encode(errors="surrogatepass")
     root = _parser().parse(source).root_node
-    if root.has_error:
-        return [_unknown(line, "the line cannot be parsed")]
+    if root.has_error or root.descendant_count > LARGEST:
+        return [_unknown(line, "the line cannot be parsed" if root.has_error else "too much to be judged")]
     if not _covered(root, source):
         return [_unknown(line, "the parser skipped a part of the line")]
     found: list[Step] = []
@@ -121,7 +122,7 @@ def _command(node: Node, depth: int) -> list[Step]:
     # Only a bare word is a name; anything else is known only at run time.
     plain = name.named_child_count == 1 and name.named_children[0].type in ("word", "number")
     word = word_of(name.named_children[0]) if plain and "\\" not in text_of(name) else ANYTHING
-    return special.steps_of([word, *arguments], lambda line: steps(line, depth + 1))
+    return special.steps_of([word, *arguments], special.Inside(lambda line: steps(line, depth + 1)))
 
 
 def _redirects(node: Node) -> list[Node]:

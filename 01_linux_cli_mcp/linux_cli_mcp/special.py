@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from linux_cli_mcp.programs import ANYTHING, Label, Step, Word, judge, literal, show, split_options, table, trusted_name
 
-Line = Callable[[str], list[Step]]
+DEEPEST = 16  # commands within commands
 
 _SHELLS = {"bash", "sh", "dash"}
 _SHELL_ROW: Mapping[str, Any] = {"flags": "ceux", "valued": "o", "long": "noprofile norc", "wrapped": 0}
@@ -34,20 +35,34 @@ _SED_SUBSTITUTE = "|".join(
     rf"s{re.escape(d)}{_SED_TEXT.format(d=d)}+{re.escape(d)}{_SED_TEXT.format(d=d)}*{re.escape(d)}[gIip0-9]*"
     for d in "/|#,"
 )
-_SED_COMMAND = rf"\s*(?:{_SED_ADDRESS}(?:,\+?{_SED_ADDRESS})?)?\s*!?(?:[pdqDPnNhHgGx=]|{_SED_SUBSTITUTE})\s*"
-_SED_SCRIPT = re.compile(rf"{_SED_COMMAND}(?:[;\n]{_SED_COMMAND})*;?\s*")
+_SED_COMMAND = (
+    rf"[ \t]*(?:{_SED_ADDRESS}(?:,\+?{_SED_ADDRESS})?[ \t]*)?(?:![ \t]*)?(?:[pdqDPnNhHgGx=]|{_SED_SUBSTITUTE})[ \t]*"
+)
+_SED_SCRIPT = re.compile(rf"{_SED_COMMAND}(?:[;\n]+{_SED_COMMAND})*[;\n]*")
+_SED_LONGEST = 2000
 _AWK_RISKY = re.compile(r"system|getline|[>|@]|/inet")
 
 
-def steps_of(words: Sequence[Word], line: Line) -> list[Step]:
-    """Every step of one command; `line` judges a shell line found inside."""
+@dataclass(frozen=True)
+class Inside:
+    """Where a command stands: `line` judges a shell line found in it, `depth` counts the commands around it."""
+
+    line: Callable[[str], list[Step]]
+    depth: int = 0
+
+
+def steps_of(words: Sequence[Word], inside: Inside) -> list[Step]:
+    """Every step of one command."""
+    if inside.depth > DEEPEST:
+        return [_step(words[:1], "unknown", "commands within commands, too deep to be judged")]
+    inside = replace(inside, depth=inside.depth + 1)
     name = trusted_name(words[0]) if words else None
     if name in _SHELLS:
-        return _shell(words, line)
+        return _shell(words, inside)
     if name in table()["wrappers"]:
-        return _wrapper(words, table()["wrappers"][name], line)
+        return _wrapper(words, table()["wrappers"][name], inside)
     special = _SPECIAL.get(name or "")
-    return special(words, line) if special else [judge(words)]
+    return special(words, inside) if special else [judge(words)]
 
 
 def assignment(name: str, value: str | None) -> Step:
@@ -64,14 +79,14 @@ def _step(words: Sequence[Word], label: Label, why: str) -> Step:
     return Step(command=show(words), label=label, why=why)
 
 
-def _shell(words: Sequence[Word], line: Line) -> list[Step]:
+def _shell(words: Sequence[Word], inside: Inside) -> list[Step]:
     found = split_options(_SHELL_ROW, words[1:])
     if found.problem or "-c" not in found.given or not found.operands or found.operands[0].text is None:
         return [_step(words, "unknown", found.problem or "a shell whose commands cannot be seen here")]
-    return line(found.operands[0].text)
+    return inside.line(found.operands[0].text)
 
 
-def _wrapper(words: Sequence[Word], row: Mapping[str, Any], line: Line) -> list[Step]:
+def _wrapper(words: Sequence[Word], row: Mapping[str, Any], inside: Inside) -> list[Step]:
     skip = int(row.get("skip", 0))
     query = row.get("query", "")
     found = split_options({**row, "flags": row.get("flags", "") + query, "wrapped": skip}, words[1:])
@@ -84,13 +99,13 @@ def _wrapper(words: Sequence[Word], row: Mapping[str, Any], line: Line) -> list[
         alone: Label = "read" if row.get("alone") else "unknown"
         return [_step(words, alone, "a wrapper without the command to run")]
     if not row.get("line"):
-        return steps_of(inner, line)
+        return steps_of(inner, inside)
     if any(word.text is None for word in inner):
         return [_step(words, "unknown", "a line known only at run time")]
-    return line(" ".join(str(word.text) for word in inner))
+    return inside.line(" ".join(str(word.text) for word in inner))
 
 
-def _env(words: Sequence[Word], line: Line) -> list[Step]:
+def _env(words: Sequence[Word], inside: Inside) -> list[Step]:
     found = split_options(_ENV_ROW, words[1:])
     if found.problem:
         return [_step(words, "unknown", found.problem)]
@@ -100,20 +115,20 @@ def _env(words: Sequence[Word], line: Line) -> list[Step]:
         name, _, value = (rest[0].text or "").partition("=")
         steps.append(assignment(name, value))
         rest = rest[1:]
-    return [*steps, *(steps_of(rest, line) if rest else [_step(words, "read", "lists variables")])]
+    return [*steps, *(steps_of(rest, inside) if rest else [_step(words, "read", "lists variables")])]
 
 
-def _xargs(words: Sequence[Word], line: Line) -> list[Step]:
+def _xargs(words: Sequence[Word], inside: Inside) -> list[Step]:
     found = split_options(_XARGS_ROW, words[1:])
     if found.problem:
         return [_step(words, "unknown", found.problem)]
     inner = found.operands or literal(["echo"])
     if "-I" in found.given:
         inner = [ANYTHING] * len(inner) if len(inner) == 1 else [inner[0], *[ANYTHING] * (len(inner) - 1)]
-    return steps_of([*inner, ANYTHING], line)
+    return steps_of([*inner, ANYTHING], inside)
 
 
-def _find(words: Sequence[Word], line: Line) -> list[Step]:
+def _find(words: Sequence[Word], inside: Inside) -> list[Step]:
     steps = [_step(words[:1], "read", "find: looks")]
     tests: Mapping[str, str] = table()["find"]
     rest = list(words[1:])
@@ -123,7 +138,7 @@ def _find(words: Sequence[Word], line: Line) -> list[Step]:
         if not word.fixed:
             return [_step(words, "unknown", "an argument that can become an option at run time")]
         if text in tests["runs"].split():
-            steps += _find_command(rest, line)
+            steps += _find_command(rest, inside)
         elif text in tests["valued"].split() and rest and rest[0].fixed:
             rest.pop(0)
         elif text == "-delete":
@@ -135,7 +150,7 @@ def _find(words: Sequence[Word], line: Line) -> list[Step]:
     return steps
 
 
-def _find_command(rest: list[Word], line: Line) -> list[Step]:
+def _find_command(rest: list[Word], inside: Inside) -> list[Step]:
     """The command after -exec, taken from `rest`; each {} becomes a path."""
     inner: list[Word] = []
     while rest and rest[0].text not in (";", "+"):
@@ -144,10 +159,10 @@ def _find_command(rest: list[Word], line: Line) -> list[Step]:
     if not rest or not inner:
         return [_step(inner, "unknown", "find -exec without an end")]
     rest.pop(0)
-    return steps_of(inner, line)
+    return steps_of(inner, inside)
 
 
-def _sed(words: Sequence[Word], _line: Line) -> list[Step]:
+def _sed(words: Sequence[Word], _inside: Inside) -> list[Step]:
     scripts: list[Word] = []
     label: Label = "read"
     rest = list(words[1:])
@@ -160,14 +175,15 @@ def _sed(words: Sequence[Word], _line: Line) -> list[Step]:
         elif not re.fullmatch(r"-[nEruzs]+|--quiet|--silent|--regexp-extended|--debug", option):
             return [_step(words, "unknown", f"sed: the option {option}")]
     scripts = scripts or rest[:1]
-    if not scripts or any(not _SED_SCRIPT.fullmatch(script.text or "w") for script in scripts):
+    texts = [script.text or "w" for script in scripts]
+    if not texts or any(len(text) > _SED_LONGEST or not _SED_SCRIPT.fullmatch(text) for text in texts):
         return [_step(words, "unknown", "a sed script that may write files or run programs")]
     if any(not word.fixed or (word.text or "").startswith("-") for word in rest):
         return [_step(words, "unknown", "an argument that can become an option at run time")]
     return [_step(words, label, f"sed: {label}s" if label == "change" else "sed: prints")]
 
 
-def _awk(words: Sequence[Word], _line: Line) -> list[Step]:
+def _awk(words: Sequence[Word], _inside: Inside) -> list[Step]:
     row = {"valued": "Fv", "long": "field-separator", "wrapped": 0}
     found = split_options(row, words[1:])
     script = found.operands[0].text if found.operands else None
@@ -178,7 +194,7 @@ def _awk(words: Sequence[Word], _line: Line) -> list[Step]:
     return [_step(words, "read", "awk: prints")]
 
 
-def _tar(words: Sequence[Word], _line: Line) -> list[Step]:
+def _tar(words: Sequence[Word], _inside: Inside) -> list[Step]:
     if len(words) < 2 or any(not word.fixed for word in words):
         return [_step(words, "unknown", "an argument that can become an option at run time")]
     letters = (words[1].text or "").removeprefix("-")
@@ -191,7 +207,7 @@ def _tar(words: Sequence[Word], _line: Line) -> list[Step]:
     return [_step(words, label, "tar: lists" if label == "read" else "tar: writes files")]
 
 
-_SPECIAL: dict[str, Callable[[Sequence[Word], Line], list[Step]]] = {
+_SPECIAL: dict[str, Callable[[Sequence[Word], Inside], list[Step]]] = {
     "env": _env,
     "xargs": _xargs,
     "find": _find,

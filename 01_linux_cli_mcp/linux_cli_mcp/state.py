@@ -9,13 +9,13 @@ from typing import cast
 from fleetkit import Setting
 from fleetkit.secrets import Resolver
 from fleetkit.trust import private_dir
+from linux_cli_mcp.endings import Endings
 from linux_cli_mcp.files import Files
 from linux_cli_mcp.history import History
 from linux_cli_mcp.hosts import Hosts
 from linux_cli_mcp.jobs import Jobs
 from linux_cli_mcp.options import LinuxOptions
 from linux_cli_mcp.policy import Paths
-from linux_cli_mcp.ssh.endings import Endings
 
 
 @dataclass(frozen=True)
@@ -39,8 +39,8 @@ async def running(setting: Setting) -> AsyncGenerator[Linux]:
     paths = Paths(options, setting.data_dir)
     files = Files(options, paths, History(setting.data_dir / "backups", options.max_backups))
     hosts = Hosts(options.hosts, options.known_hosts or setting.data_dir / "known_hosts")
-    jobs = Jobs(private_dir(setting.data_dir / "jobs"), options, paths)
     endings = Endings()
+    jobs = Jobs(private_dir(setting.data_dir / "jobs"), options, paths, endings)
     try:
         yield Linux(options, setting.data_dir, paths, files, jobs, hosts, Resolver("linux_cli", setting), endings)
     finally:

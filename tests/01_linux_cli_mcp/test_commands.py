@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 from boxes import SANDBOXES, Box, box
+from hubs import ask, running_hub
 
-from fleetkit import Invalid, NeedsApproval, NotFound, Risk, TimedOut
+from fleetkit import Invalid, NeedsApproval, NotFound, Risk, TimedOut, trust
 from fleetkit.testing import SpokeClient, running
 from linux_cli_mcp import spoke
 
@@ -225,6 +226,18 @@ async def test_a_cancelled_call_ends_the_whole_tree(linux: Box) -> None:
     while (job := (await linux.client.call("listJobs"))[0])["status"] == "running":
         pass
     assert job["status"] == "cancelled"
+
+
+async def test_a_client_that_disconnects_ends_the_whole_tree(tmp_path: Path) -> None:
+    os.mkfifo(trust.private_dir(tmp_path / "workspace") / "fifo")
+    async with running_hub(tmp_path, {"linux_cli": {}}) as hub:
+        call = {"name": "os_linux_runCommand", "arguments": {"command": TREE, "timeout": 900}}
+        request = asyncio.create_task(ask(hub, "tools/call", call, key=hub.admin))
+        heard = await hear(tmp_path / "workspace" / "fifo")
+        request.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request
+        assert await heard.read() == b""
 
 
 HUB = """

@@ -74,10 +74,17 @@ def test_an_empty_command_is_invalid(command: list[str] | str) -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["ls " * 40_000, "$(" * 500 + ")" * 500, "bash -c " * 20 + "ls", "(" * 3000 + ")" * 3000]
+    "command",
+    [
+        *("ls " * 40_000, "ls;" * 20_000, "$(" * 500 + ")" * 500, "bash -c " * 20 + "ls", "(" * 3000 + ")" * 3000),
+        *("[ " + "a -a " * 10_000 + "b ]", "f() { ls; };" * 4000 + "f;" * 3000, "echo " + "${x" * 9000, "if " * 5000),
+        *("sed 'p" + "\n" * 1900 + "!'", "sed 's/" + "[a" * 900 + "'", "sed '" + "p;" * 900 + "!'"),
+        *("env " * 9000 + "ls", "nohup " * 600 + "ls", "find . " + "-exec " * 9000),
+        *(["env"] * 9000, ["find", ".", *(["-exec", "ls"] * 9000)], ["xargs"] * 9000),
+    ],
 )
-def test_a_line_made_to_exhaust_the_parser_is_unknown(line: str) -> None:
-    assert risk.overall(risk.steps(line, {})) is Risk.destroy
+def test_a_command_made_to_exhaust_the_judge_is_unknown_at_once(command: list[str] | str) -> None:
+    assert risk.overall(risk.steps(command, {})) is Risk.destroy
 
 
 def test_shells_within_shells_are_followed_only_so_far() -> None:

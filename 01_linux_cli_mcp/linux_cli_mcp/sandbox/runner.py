@@ -9,7 +9,6 @@ started is killed and reaped before the result is written.
 import json
 import os
 import resource
-import selectors
 import shutil
 import signal
 import sys
@@ -18,6 +17,7 @@ import time
 from typing import Any, NamedTuple
 
 from linux_cli_mcp.sandbox import bubblewrap, confine, kernel, profile, seccomp
+from linux_cli_mcp.sandbox.pump import Pump, write_all
 
 MIB = 1024 * 1024
 _LIMITS = {
@@ -89,7 +89,7 @@ def write_json(path: str, value: object) -> None:
 
 def _run(order: Order, scratch: str) -> Ended:
     started = time.monotonic()
-    pump = _Pump(order)
+    pump = Pump(order.folder, order.stdin, order.keep)
     signal.signal(signal.SIGTERM, lambda _number, _frame: pump.cancel())
     child = _spawn(order, scratch, pump)
     reason = pump.until_ended(child, None if order.timeout is None else started + order.timeout)
@@ -104,7 +104,7 @@ def _run(order: Order, scratch: str) -> Ended:
     return Ended(reason, code, pump.totals, pump.problem, time.time(), int((time.monotonic() - started) * 1000))
 
 
-def _spawn(order: Order, scratch: str, pump: "_Pump") -> int:
+def _spawn(order: Order, scratch: str, pump: Pump) -> int:
     child = os.fork()
     if child:
         pump.close_far_ends()
@@ -144,7 +144,7 @@ def _filter() -> bytes:
 def _readable(content: bytes) -> int:
     """A descriptor that the next program can read `content` from."""
     handle = os.memfd_create("content", 0)
-    _write_all(handle, content)
+    write_all(handle, content)
     os.lseek(handle, 0, os.SEEK_SET)
     return handle
 
@@ -173,105 +173,3 @@ def _children() -> list[int]:
             if parent == own:
                 found.append(int(name))
     return found
-
-
-class _Pump:
-    """The pipes of one command: its input in, its output to files, capped and counted."""
-
-    def __init__(self, order: Order) -> None:
-        self.problem = ""
-        self.totals = {"stdout": 0, "stderr": 0}
-        self._keep = order.keep
-        self._input = memoryview(order.stdin.encode())
-        self._pipes = [os.pipe() for _ in range(4)]  # input, output, errors, problem before the command runs
-        self._files = {name: _open_new(os.path.join(order.folder, name)) for name in self.totals}
-        self._selector = selectors.DefaultSelector()
-        self._wake = os.pipe()
-
-    def become_streams(self) -> None:
-        """In the child: ends of the pipes as 0, 1, 2 and the problem pipe as 3, nothing else open."""
-        ends = [self._pipes[0][0], self._pipes[1][1], self._pipes[2][1], self._pipes[3][1]]
-        high = [os.dup2(end, 200 + index) for index, end in enumerate(ends)]
-        for index, end in enumerate(high):
-            os.dup2(end, index, inheritable=index < 3)
-        os.closerange(4, 4096)
-
-    def report(self, problem: str) -> None:
-        """In the child: why the command could not be started."""
-        os.write(3, problem.encode(errors="replace")[:4000])
-
-    def close_far_ends(self) -> None:
-        """In the parent, after the fork: keep our ends and start watching them."""
-        (inner, input_), (output, far_output), (errors, far_errors), (problem, far_problem) = self._pipes
-        for end in (inner, far_output, far_errors, far_problem):
-            os.close(end)
-        for end in (input_, output, errors, problem):
-            os.set_blocking(end, False)
-        for end, name in ((output, "stdout"), (errors, "stderr"), (problem, "problem")):
-            self._selector.register(end, selectors.EVENT_READ, name)
-        self._selector.register(input_, selectors.EVENT_WRITE, "stdin")
-
-    def cancel(self) -> None:
-        """From a signal handler: `until_ended` returns."""
-        os.write(self._wake[1], b"!")
-
-    def until_ended(self, child: int, deadline: float | None) -> str:
-        """Pump until `child` has ended (exited), somebody cancels (cancelled) or the deadline comes (timed_out)."""
-        self._selector.register(os.pidfd_open(child), selectors.EVENT_READ, "exited")
-        self._selector.register(self._wake[0], selectors.EVENT_READ, "cancelled")
-        while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            if left is not None and left <= 0:
-                return "timed_out"
-            found = self._step(left)
-            if found:
-                return found
-
-    def drain(self) -> None:
-        """Take what is left in the pipes; nobody can write to them any more."""
-        while any(key.data in ("stdout", "stderr", "problem") for key in self._selector.get_map().values()):
-            self._step(0)
-
-    def _step(self, wait: float | None) -> str:
-        """Serve what is ready; says whether the child exited or somebody cancelled."""
-        found = ""
-        for key, _ in self._selector.select(wait):
-            if key.data in ("exited", "cancelled"):
-                found = str(key.data)
-            elif key.data == "stdin":
-                self._feed(key.fd)
-            else:
-                self._take(key.fd, str(key.data))
-        return found
-
-    def _feed(self, end: int) -> None:
-        try:
-            self._input = self._input[os.write(end, self._input[:65536]) :] if self._input else self._input
-        except BrokenPipeError:
-            self._input = self._input[:0]
-        if not self._input:
-            self._forget(end)
-
-    def _take(self, end: int, name: str) -> None:
-        chunk = os.read(end, 65536)
-        if not chunk:
-            self._forget(end)
-        elif name == "problem":
-            self.problem += chunk.decode(errors="replace")
-        else:
-            room = max(0, self._keep - self.totals[name])
-            self.totals[name] += len(chunk)
-            _write_all(self._files[name], chunk[:room])
-
-    def _forget(self, end: int) -> None:
-        self._selector.unregister(end)
-        os.close(end)
-
-
-def _open_new(path: str) -> int:
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-
-
-def _write_all(handle: int, chunk: bytes) -> None:
-    while chunk:
-        chunk = chunk[os.write(handle, chunk) :]
