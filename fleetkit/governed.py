@@ -137,11 +137,25 @@ class GovernedTool(Tool):
     async def _assess(self, arguments: Mapping[str, Any]) -> Assessment:
         if self._spec.assess is None:
             return Assessment(self._spec.risk, f"run {self._id}")
+        self._check_names(arguments)
         try:
             found = self._spec.assess(**arguments)
-        except TypeError as error:
+        except TypeError as error:  # an argument of another type than the tool's
             raise Invalid(f"{self._id}: {error}") from error
         return await found if inspect.isawaitable(found) else found
+
+    def _check_names(self, arguments: Mapping[str, Any]) -> None:
+        """`assess` gets the arguments as they came: name those that the tool lacks or does not have."""
+        wrong = [
+            f"{name}: Unexpected keyword argument" for name in arguments if name not in self.parameters["properties"]
+        ]
+        wrong += [
+            f"{name}: Missing required argument"
+            for name in self.parameters.get("required", ())
+            if name not in arguments
+        ]
+        if wrong:
+            raise Invalid("; ".join(wrong))
 
 
 def failure(error: FleetError, correlation_id: str | None) -> ToolResult:

@@ -265,7 +265,7 @@ async def test_an_assessment_can_wait_for_something(client: SpokeClient, done: l
 
 async def test_arguments_that_an_assessment_does_not_know_are_invalid(client: SpokeClient, done: list[str]):
     for wrong in ({}, {"path": "a", "recursive": True}):
-        with pytest.raises(Invalid, match=r"os\.demo\.delete: .*(path|recursive)"):
+        with pytest.raises(Invalid, match=r"(path: Missing required|recursive: Unexpected keyword) argument"):
             await client.call("delete", wrong, allow=Risk.change)
     assert done == []
 
