@@ -23,6 +23,11 @@ pathlib.Path(os.environ["FLEET_DATA_DIR"], "seen.json").write_text(json.dumps(di
 print("I am here", flush=True)
 signal.pause()
 """
+DEAF = """import signal
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("deaf", flush=True)
+signal.pause()
+"""
 STUBBORN = """import signal, subprocess, sys
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 child = subprocess.Popen([sys.executable, "-c", "import signal; signal.pause()"])
@@ -111,7 +116,7 @@ def test_a_spoke_that_ignores_sigterm_is_killed_with_what_it_started(tmp_path: P
 
 
 def test_spokes_die_with_a_supervisor_that_is_killed(tmp_path: Path) -> None:
-    with _supervised(tmp_path, one=SLEEPS, two=STUBBORN) as supervisor:
+    with _supervised(tmp_path, one=SLEEPS, two=DEAF) as supervisor:
         pids = [_start_of(supervisor, "one"), _start_of(supervisor, "two")]
         _first_line(tmp_path / "data" / "logs" / "two.log")
         supervisor.kill()
