@@ -58,9 +58,13 @@ class Pump:
                 return found
 
     def drain(self) -> None:
-        """Take what is left in the pipes; nobody can write to them any more."""
-        while any(key.data in ("stdout", "stderr", "problem") for key in self._selector.get_map().values()):
-            self._step(0)
+        """Take what is left in the pipes; whoever could write to them has been killed."""
+        deadline = time.monotonic() + 5
+        while self._is_open() and time.monotonic() < deadline:
+            self._step(0.1)
+
+    def _is_open(self) -> bool:
+        return any(key.data in ("stdout", "stderr", "problem") for key in self._selector.get_map().values())
 
     def _step(self, wait: float | None) -> str:
         """Serve what is ready; says whether the child exited or somebody cancelled."""
