@@ -381,6 +381,19 @@ async def test_bubblewrap_is_preferred_where_it_is_installed(tmp_path: Path) -> 
     assert done["stdout"].startswith("bwrap ")
 
 
+async def test_a_bubblewrap_that_does_not_work_here_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bwrap").write_text("#!/bin/sh\necho no permissions >&2\nexit 1\n")
+    (tmp_path / "bwrap").chmod(0o755)
+    monkeypatch.setattr(launch, "SYSTEM_PATH", str(tmp_path))
+    async with running(spoke, tmp_path, "os.linux") as client:
+        assert (await client.call("runCommand", command=["echo", "confined"]))["stdout"] == "confined\n"
+    async with running(spoke, tmp_path, "os.linux", sandbox="bubblewrap") as client:
+        with pytest.raises(Refused, match="bubblewrap: no permissions"):
+            await client.call("runCommand", command=["true"])
+
+
 async def test_where_nothing_can_confine_commands_they_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
