@@ -264,7 +264,7 @@ async def test_the_temporary_folder_is_gone_with_the_command(linux: Box) -> None
     first = await linux.run('echo left > "$TMPDIR/file"; echo left > /dev/shm/file; echo "$TMPDIR"')
     second = await linux.run(f'cat "$TMPDIR/file" {first["stdout"].strip()}/file /dev/shm/file')
     assert second["stdout"] == ""
-    assert not list(Path("/tmp").glob("command-*/file"))
+    assert not list(linux.data_dir.rglob("file"))
 
 
 async def test_the_rest_of_the_machine_can_be_read(linux: Box) -> None:
