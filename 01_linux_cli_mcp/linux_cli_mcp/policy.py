@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from fleetkit import Invalid, Refused
+from fleetkit import Conflict, Invalid, Refused
 from fleetkit.settings import CHECKOUT
 from fleetkit.trust import private_dir
 from linux_cli_mcp.options import LinuxOptions
@@ -91,7 +91,10 @@ def _check_spelling(path: str) -> None:
 
 
 def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))
+    try:
+        return Path(os.path.realpath(path))
+    except OSError as error:  # what was a link at the first look was none at the second
+        raise Conflict(f"{path} is being changed by somebody else: repeat the call") from error
 
 
 def _below(path: str, root: str) -> bool:

@@ -19,5 +19,5 @@ def install(name: str) -> None:
     show.say(f"Installing {lock} ...")
     sys.stderr.flush()
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install"]
-    command = [*pip, "--require-hashes", "--only-binary", ":all:", "-r", str(lock)]
+    command = [*pip, "--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", str(lock)]
     os.execv(sys.executable, command)  # noqa: S606 - pip takes over this process: its output, its exit code
