@@ -5,14 +5,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from fleetkit.asgi import Exchange, Receive, Scope, Send
 from fleetkit.errors import FleetError, NotFound, Refused
 from fleetkit.log import get_logger
-from master_mcp.auth.keys import Key, Keys
+from master_mcp.auth.caller import Caller
+from master_mcp.auth.keys import Keys
 from master_mcp.guard import Guard
 from master_mcp.rest.ops import problem
 
 log = get_logger()
 
 Open = Callable[[Exchange], Awaitable[None]]
-Keyed = Callable[[Exchange, Key], Awaitable[None]]
+Keyed = Callable[[Exchange, Caller], Awaitable[None]]
 
 
 class Unauthorized(Exception):
@@ -53,7 +54,7 @@ class Web:
             raise NotFound(f"nothing at {exchange.path}: MCP is at /mcp")
         await keyed(exchange, self._authenticate(exchange))
 
-    def _authenticate(self, exchange: Exchange) -> Key:
+    def _authenticate(self, exchange: Exchange) -> Caller:
         scheme, _, token = exchange.headers.get("authorization", "").partition(" ")
         secret = token if scheme.lower() == "bearer" else exchange.headers.get("x-api-key", "")
         if not secret:
@@ -61,15 +62,15 @@ class Web:
         key = self._keys.authenticate(secret.strip())
         if key is None:
             raise Unauthorized("the key is unknown, revoked or expired: `fleet keys list` shows the live ones")
-        return key
+        return key.caller
 
 
 def only_managers(handler: Open) -> Keyed:
     """A route that only keys that administer the fleet may use."""
 
-    async def checked(exchange: Exchange, key: Key) -> None:
-        if not key.manages:
-            raise Refused(f"key {key.name!r} may not see this: use an operator key")
+    async def checked(exchange: Exchange, caller: Caller) -> None:
+        if not caller.manages:
+            raise Refused(f"key {caller.name!r} may not see this: use an operator key")
         await handler(exchange)
 
     return checked

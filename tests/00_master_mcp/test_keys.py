@@ -110,9 +110,9 @@ def test_a_bad_role_or_scope_is_named(keys: Keys, role: str, scopes: list[str] |
 
 def test_the_highest_matching_scope_counts(keys: Keys) -> None:
     key, _ = keys.create("ci", scopes=["read:*", "change:cmdb.*", "read:cmdb.getCi"])
-    assert key.risk_on("os.linux.readFile") is Risk.read
-    assert key.risk_on("cmdb.upsertCi") is Risk.change
-    assert key.risk_on("cmdb.getCi") is Risk.change
+    assert key.caller.risk_on("os.linux.readFile") is Risk.read
+    assert key.caller.risk_on("cmdb.upsertCi") is Risk.change
+    assert key.caller.risk_on("cmdb.getCi") is Risk.change
     narrow, _ = keys.create("narrow", scopes=["read:cmdb.*"])
     assert narrow.risk_on("os.linux.readFile") is None
     assert not narrow.manages
@@ -121,9 +121,9 @@ def test_the_highest_matching_scope_counts(keys: Keys) -> None:
 def test_default_keys_are_an_agent_that_never_manages_and_an_operator(keys: Keys) -> None:
     agent, _ = keys.create("agent")
     operator, _ = keys.create("operator", role="operator")
-    assert agent.risk_on("os.linux.runCommand") is Risk.change
-    assert operator.risk_on("os.linux.runCommand") is Risk.destroy
-    assert (agent.manages, operator.manages) == (False, True)
+    assert agent.caller.risk_on("os.linux.runCommand") is Risk.change
+    assert operator.caller.risk_on("os.linux.runCommand") is Risk.destroy
+    assert (agent.caller.manages, operator.caller.manages) == (False, True)
 
 
 def test_a_key_shows_no_mac_when_printed(keys: Keys) -> None:

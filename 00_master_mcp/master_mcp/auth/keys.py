@@ -9,31 +9,30 @@ import hmac
 import secrets
 import time
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 
 from fleetkit import trust
-from fleetkit.correlation import Caller
 from fleetkit.errors import Conflict, Invalid, NotFound, Unavailable
 from fleetkit.log import get_logger
 from fleetkit.risk import Risk
 from fleetkit.store import Store
+from master_mcp.auth.caller import MANAGE, Caller
 from master_mcp.store import api_keys
 
 log = get_logger()
 
 PREFIX = "flt"
 POLL_S = 0.4
-MANAGE = "manage"  # keys, policies, approvals, metrics: never for an agent
 DEFAULT_SCOPES = {"agent": ["change:*"], "operator": ["destroy:*", MANAGE]}
 
 
 @dataclass(frozen=True)
 class Key:
-    """One API key without its secret. A scope is `<highest risk>:<tool glob>`, or `manage`."""
+    """One API key without its secret."""
 
     id: str
     name: str
@@ -43,36 +42,15 @@ class Key:
     expires_at: float | None
     revoked_at: float | None
     mac: str = field(repr=False)
-    _risks: dict[str, Risk | None] = field(default_factory=dict[str, Risk | None], repr=False, compare=False)
 
-    @property
+    @cached_property
     def caller(self) -> Caller:
         """The identity that rooms see."""
-        return Caller(self.id, self.name, self.role)
+        return Caller(self.id, self.name, self.role, self.scopes, (f"{self.role}s",))
 
     def live(self, now: float) -> bool:
         """Neither revoked nor expired."""
         return (self.revoked_at is None or now < self.revoked_at) and (self.expires_at is None or now < self.expires_at)
-
-    @property
-    def manages(self) -> bool:
-        """Whether it may administer the fleet."""
-        return MANAGE in self.scopes
-
-    def risk_on(self, tool: str) -> Risk | None:
-        """The highest risk this key may run alone on a tool's canonical id; None when it may not call it."""
-        if tool not in self._risks:
-            self._risks[tool] = _highest(self.scopes, tool)
-        return self._risks[tool]
-
-
-def _highest(scopes: tuple[str, ...], tool: str) -> Risk | None:
-    found: Risk | None = None
-    for scope in scopes:
-        risk, _, glob = scope.partition(":")
-        if glob and fnmatchcase(tool, glob) and (found is None or Risk(risk).covers(found)):
-            found = Risk(risk)
-    return found
 
 
 class Keys:

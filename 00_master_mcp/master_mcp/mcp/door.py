@@ -9,7 +9,7 @@ from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 from fleetkit.asgi import Exchange
 from fleetkit.errors import FleetError
 from fleetkit.shapes import mapping
-from master_mcp.auth.keys import Key
+from master_mcp.auth.caller import Caller
 from master_mcp.mcp import rpc
 from master_mcp.mcp.legacy import LegacyEra
 from master_mcp.mcp.modern import ModernEra
@@ -24,20 +24,20 @@ class McpDoor:
         self._legacy = legacy
         self._max_request_bytes = max_request_bytes
 
-    async def __call__(self, exchange: Exchange, key: Key) -> None:
+    async def __call__(self, exchange: Exchange, caller: Caller) -> None:
         """Answer one authenticated request."""
         if exchange.method == "POST":
-            await self._post(exchange, key)
+            await self._post(exchange, caller)
         elif _is_modern(exchange):
             await exchange.json(405, None, {"allow": "POST"})
         elif exchange.method == "GET":
-            await self._legacy.get(exchange, key)
+            await self._legacy.get(exchange, caller)
         elif exchange.method == "DELETE":
-            await self._legacy.delete(exchange, key)
+            await self._legacy.delete(exchange, caller)
         else:
             await exchange.json(405, None, {"allow": "POST, GET, DELETE"})
 
-    async def _post(self, exchange: Exchange, key: Key) -> None:
+    async def _post(self, exchange: Exchange, caller: Caller) -> None:
         try:
             body = await exchange.body(self._max_request_bytes)
         except FleetError as problem:
@@ -47,9 +47,9 @@ class McpDoor:
         if message is None:
             return
         if _is_modern(exchange) or _names_an_envelope(exchange, message):
-            await self._modern.post(exchange, key, message)
+            await self._modern.post(exchange, caller, message)
         else:
-            await self._legacy.post(exchange, key, message)
+            await self._legacy.post(exchange, caller, message)
 
 
 def _is_modern(exchange: Exchange) -> bool:

@@ -18,7 +18,7 @@ from fleetkit import correlation
 from fleetkit.asgi import KEEPALIVE_S, Exchange
 from fleetkit.errors import FleetError, Refused, TimedOut
 from fleetkit.shapes import mapping
-from master_mcp.auth.keys import Key
+from master_mcp.auth.caller import Caller
 from master_mcp.auth.session import Sealer, Session
 from master_mcp.mcp import rpc
 from master_mcp.mcp.lists import STATUS_RESOURCE, Lists
@@ -51,12 +51,12 @@ class LegacyEra:
         self._ended: dict[str, float] = {}
         self._ids = itertools.count(1)
 
-    async def post(self, exchange: Exchange, key: Key, message: Message) -> None:
+    async def post(self, exchange: Exchange, caller: Caller, message: Message) -> None:
         """Answer one POST: a request, a notification, or the client's answer to our question."""
         if message.get("method") == "initialize":
-            await self._initialize(exchange, key, message)
+            await self._initialize(exchange, caller, message)
             return
-        session = await self._session(exchange, key)
+        session = await self._session(exchange, caller)
         if session is None:
             return
         token = exchange.headers[SESSION_HEADER]
@@ -67,20 +67,20 @@ class LegacyEra:
             self._take_notification(token, message)
             await exchange.json(202, None)
         elif message["method"] == "tools/call":
-            await exchange.attached(self._tracked_call(exchange, key, session, token, message))
+            await exchange.attached(self._tracked_call(exchange, caller, session, token, message))
         else:
-            await exchange.json(200, self._answer(key, token, message))
+            await exchange.json(200, self._answer(caller, token, message))
 
-    async def get(self, exchange: Exchange, key: Key) -> None:
+    async def get(self, exchange: Exchange, caller: Caller) -> None:
         """The stream on which a session hears that the tools changed."""
         if "text/event-stream" not in exchange.headers.get("accept", ""):
             await exchange.json(406, rpc.error(None, rpc.INVALID_REQUEST, "a GET must accept text/event-stream"))
-        elif await self._session(exchange, key) is not None:
+        elif await self._session(exchange, caller) is not None:
             await exchange.attached(self._stream_news(exchange))
 
-    async def delete(self, exchange: Exchange, key: Key) -> None:
+    async def delete(self, exchange: Exchange, caller: Caller) -> None:
         """End a session: its calls are cancelled and its id is no longer accepted."""
-        session = await self._session(exchange, key)
+        session = await self._session(exchange, caller)
         if session is None:
             return
         token = exchange.headers[SESSION_HEADER]
@@ -91,14 +91,14 @@ class LegacyEra:
             task.cancel()
         await exchange.json(200, None)
 
-    async def _initialize(self, exchange: Exchange, key: Key, message: Message) -> None:
+    async def _initialize(self, exchange: Exchange, caller: Caller, message: Message) -> None:
         params = mapping(message.get("params"))
         asked = params.get("protocolVersion")
         version = asked if asked in HANDSHAKE_PROTOCOL_VERSIONS else LATEST_HANDSHAKE_VERSION
         capabilities, client = mapping(params.get("capabilities")), mapping(params.get("clientInfo"))
         answerable = {name: capabilities[name] for name in _CAPABILITY.values() if name in capabilities}
         named = {name: str(client.get(name, ""))[:64] for name in ("name", "version")}
-        token = self._sealer.seal(key.id, str(version), answerable, named)
+        token = self._sealer.seal(caller.id, str(version), answerable, named)
         content = {
             "protocolVersion": version,
             "capabilities": {"tools": {"listChanged": True}, "resources": {}, "logging": {}},
@@ -107,7 +107,7 @@ class LegacyEra:
         }
         await exchange.json(200, rpc.result(message.get("id"), content), {SESSION_HEADER: token})
 
-    async def _session(self, exchange: Exchange, key: Key) -> Session | None:
+    async def _session(self, exchange: Exchange, caller: Caller) -> Session | None:
         """The request's session; without a valid one the request is answered here and None returned."""
         token = exchange.headers.get(SESSION_HEADER)
         if token is None:
@@ -116,7 +116,7 @@ class LegacyEra:
             )
             return None
         session = None if token in self._ended else self._sealer.open(token)
-        if session is None or session.key_id != key.id:
+        if session is None or session.key_id != caller.id:
             await exchange.json(404, rpc.error(None, rpc.INVALID_REQUEST, "unknown session: initialize again"))
             return None
         asked = exchange.headers.get("mcp-protocol-version")
@@ -125,13 +125,13 @@ class LegacyEra:
             return None
         return session
 
-    def _answer(self, key: Key, token: str, message: Message) -> Message:
+    def _answer(self, caller: Caller, token: str, message: Message) -> Message:
         request_id, params = message["id"], mapping(message.get("params"))
         match message["method"]:
             case "ping":
                 return rpc.result(request_id, {})
             case "tools/list":
-                return rpc.result(request_id, self._lists.tools(key))
+                return rpc.result(request_id, self._lists.tools(caller))
             case "resources/list":
                 return rpc.result(request_id, {"resources": [STATUS_RESOURCE]})
             case "resources/templates/list":
@@ -152,10 +152,12 @@ class LegacyEra:
         self._live.setdefault(token, _Live()).log_level = str(level)
         return rpc.result(request_id, {})
 
-    async def _tracked_call(self, exchange: Exchange, key: Key, session: Session, token: str, message: Message) -> None:
+    async def _tracked_call(
+        self, exchange: Exchange, caller: Caller, session: Session, token: str, message: Message
+    ) -> None:
         """Run a call so that `notifications/cancelled` and DELETE can end it; a cancelled call has no answer."""
         live = self._live.setdefault(token, _Live())
-        task = asyncio.create_task(self._call(exchange, key, session, live, message))
+        task = asyncio.create_task(self._call(exchange, caller, session, live, message))
         live.calls[message["id"]] = task
         try:
             await asyncio.wait([task])
@@ -170,7 +172,9 @@ class LegacyEra:
             if not live.calls and live.log_level is None:
                 self._live.pop(token, None)
 
-    async def _call(self, exchange: Exchange, key: Key, session: Session, live: _Live, message: Message) -> Message:
+    async def _call(
+        self, exchange: Exchange, caller: Caller, session: Session, live: _Live, message: Message
+    ) -> Message:
         correlation_id = correlation.new_id()
         params = {**mapping(message.get("params")), "_meta": _meta_for(session, live, message)}
         try:
@@ -178,7 +182,7 @@ class LegacyEra:
                 call = ToolCall(
                     name=str(params.get("name")),
                     params=params,
-                    key=key,
+                    caller=caller,
                     door="mcp",
                     request_id=message["id"],
                     correlation_id=correlation_id,

@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from master_mcp.auth.keys import Key
+from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import Catalog
 
 STATUS_URI = "master://status"
@@ -21,7 +21,7 @@ STATUS_RESOURCE = {
 
 
 class Lists:
-    """Tool lists per key, made once per change of the catalog."""
+    """Tool lists per caller, made once per change of the catalog."""
 
     def __init__(self, catalog: Catalog, status: Callable[[], Mapping[str, Any]]) -> None:
         self._catalog = catalog
@@ -31,14 +31,14 @@ class Lists:
         self._changed: set[asyncio.Event] = set()
         catalog.on_change(self._tell)
 
-    def tools(self, key: Key) -> dict[str, Any]:
-        """`tools/list` as this key may see it, and which services are missing from it."""
+    def tools(self, caller: Caller) -> dict[str, Any]:
+        """`tools/list` as this caller may see it, and which services are missing from it."""
         if self._version != self._catalog.version:
             self._made, self._version = {}, self._catalog.version
-        if key.scopes not in self._made:
-            visible = (tool for tool in self._catalog.all() if key.risk_on(tool.id) is not None)
-            self._made[key.scopes] = [tool.definition for tool in visible]
-        listed: dict[str, Any] = {"tools": self._made[key.scopes]}
+        if caller.scopes not in self._made:
+            visible = (tool for tool in self._catalog.all() if caller.risk_on(tool.id) is not None)
+            self._made[caller.scopes] = [tool.definition for tool in visible]
+        listed: dict[str, Any] = {"tools": self._made[caller.scopes]}
         missing = {
             service["name"]: service["reason"]
             for service in self._status()["services"]

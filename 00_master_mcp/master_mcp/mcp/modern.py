@@ -20,7 +20,7 @@ from fleetkit import correlation
 from fleetkit.asgi import KEEPALIVE_S, Exchange
 from fleetkit.errors import FleetError
 from fleetkit.shapes import mapping
-from master_mcp.auth.keys import Key
+from master_mcp.auth.caller import Caller
 from master_mcp.mcp import rpc
 from master_mcp.mcp.lists import STATUS_RESOURCE, Lists
 from master_mcp.mcp.rpc import Message
@@ -36,7 +36,7 @@ class ModernEra:
         self._proxy = proxy
         self._lists = lists
 
-    async def post(self, exchange: Exchange, key: Key, message: Message) -> None:
+    async def post(self, exchange: Exchange, caller: Caller, message: Message) -> None:
         """Answer one POST whose headers name this era."""
         if "id" not in message:
             await self._acknowledge(exchange)
@@ -47,11 +47,11 @@ class ModernEra:
             problem = rpc.error(request_id, rejected.code, rejected.message, rejected.data)
             await exchange.json(ERROR_CODE_HTTP_STATUS.get(rejected.code, 400), problem)
         elif message["method"] == "tools/call":
-            await exchange.attached(self._call(exchange, key, message))
+            await exchange.attached(self._call(exchange, caller, message))
         elif message["method"] == "subscriptions/listen":
             await exchange.attached(self._listen(exchange, message))
         else:
-            answer = self._answer(key, message["method"], mapping(message.get("params")), request_id)
+            answer = self._answer(caller, message["method"], mapping(message.get("params")), request_id)
             code = mapping(answer.get("error")).get("code")
             await exchange.json(ERROR_CODE_HTTP_STATUS.get(code, 200) if code else 200, answer)
 
@@ -62,12 +62,12 @@ class ModernEra:
         else:
             await exchange.json(400, rpc.error(None, unserved.code, unserved.message, unserved.data))
 
-    def _answer(self, key: Key, method: str, params: Mapping[str, Any], request_id: object) -> Message:
+    def _answer(self, caller: Caller, method: str, params: Mapping[str, Any], request_id: object) -> Message:
         match method:
             case "server/discover":
                 return _complete(request_id, _DISCOVERED, ttl_ms=LIST_TTL_MS)
             case "tools/list":
-                return _complete(request_id, self._lists.tools(key), ttl_ms=LIST_TTL_MS)
+                return _complete(request_id, self._lists.tools(caller), ttl_ms=LIST_TTL_MS)
             case "resources/list":
                 return _complete(request_id, {"resources": [STATUS_RESOURCE]}, ttl_ms=LIST_TTL_MS)
             case "resources/templates/list":
@@ -81,13 +81,13 @@ class ModernEra:
             case _:
                 return rpc.error(request_id, rpc.METHOD_NOT_FOUND, f"method {method!r} is not served here")
 
-    async def _call(self, exchange: Exchange, key: Key, message: Message) -> None:
+    async def _call(self, exchange: Exchange, caller: Caller, message: Message) -> None:
         params = mapping(message.get("params"))
         traced = correlation.from_traceparent(str(mapping(params.get("_meta")).get("traceparent")))
         call = ToolCall(
             name=str(params.get("name")),
             params=params,
-            key=key,
+            caller=caller,
             door="mcp",
             request_id=message["id"],
             correlation_id=traced or correlation.new_id(),

@@ -13,7 +13,7 @@ from fleetkit.metrics import Metrics
 from fleetkit.risk import Risk
 from fleetkit.shapes import mapping
 from master_mcp.audit import Audit, Row
-from master_mcp.auth.keys import Key
+from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import Catalog, CatalogTool
 from master_mcp.proxy.answer import Message
 from master_mcp.proxy.upstream import Notify, Upstream, headers_for, ignore
@@ -32,7 +32,7 @@ class ToolCall:
 
     name: str
     params: Mapping[str, Any]
-    key: Key
+    caller: Caller
     door: str
     request_id: object = 0
     correlation_id: str = field(default_factory=correlation.new_id)
@@ -82,7 +82,7 @@ class Proxy:
         if self._room <= 0:
             raise OverBudget("the hub has as many calls under way as it takes: try again soon", retry_after=1.0)
         self._room -= 1
-        context = correlation.Context(call.correlation_id, call.key.caller)
+        context = correlation.Context(call.correlation_id, call.caller)
         try:
             with correlation.bound(context):
                 return await self._counted(call, arguments, track)
@@ -107,7 +107,7 @@ class Proxy:
     async def _run(self, call: ToolCall, arguments: Mapping[str, Any], track: _Track) -> Message:
         tool = self._catalog.resolve(call.name)
         track.service, track.tool, track.risk = tool.service, tool.id, tool.risk.value
-        allowed = permitted(call.key, tool)
+        allowed = permitted(call.caller, tool)
         upstream = self._upstreams.get(tool.service)
         if upstream is None:
             raise Unavailable(f"{tool.service} is not running here: see master.listServices")
@@ -156,7 +156,7 @@ class Proxy:
         finished = None if outcome == "intent" else (time.perf_counter() - track.started) * 1000
         return Row(
             correlation_id=call.correlation_id,
-            caller=call.key.id,
+            caller=call.caller.id,
             door=call.door,
             service=track.service,
             tool=track.tool,
@@ -175,17 +175,17 @@ class Proxy:
             self._audit.note(row)
 
 
-def permitted(key: Key, tool: CatalogTool) -> Risk:
+def permitted(caller: Caller, tool: CatalogTool) -> Risk:
     """The highest risk this caller may run alone on this tool.
 
     Raises Refused when it may not call it at all, NeedsApproval when it may only ask.
     """
-    allowed = key.risk_on(tool.id)
+    allowed = caller.risk_on(tool.id)
     if allowed is None:
-        raise Refused(f"key {key.name!r} may not call {tool.id}: ask an operator for a key with that scope")
+        raise Refused(f"key {caller.name!r} may not call {tool.id}: ask an operator for a key with that scope")
     if not allowed.covers(tool.risk) and not tool.assesses:
         raise NeedsApproval(
-            f"{tool.id} can {tool.risk}, above what key {key.name!r} may run alone ({allowed}): "
+            f"{tool.id} can {tool.risk}, above what key {caller.name!r} may run alone ({allowed}): "
             "an operator key may run it",
             plan=f"run {tool.id} with exactly these arguments",
         )
@@ -203,7 +203,7 @@ def deadline_of(tool: CatalogTool, arguments: Mapping[str, Any], default_s: floa
 def _params_for(
     call: ToolCall, tool: CatalogTool, allowed: Risk, token: str, arguments: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
-    allowance = trust.Allowance(call.key.caller, tool.id, trust.canonical_hash(arguments), allowed, call.correlation_id)
+    allowance = trust.Allowance(call.caller, tool.id, trust.canonical_hash(arguments), allowed, call.correlation_id)
     meta = {
         **mapping(call.params.get("_meta")),
         trust.ALLOW_META: allowance.signed(token, seconds + 5),

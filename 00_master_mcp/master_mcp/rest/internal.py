@@ -18,7 +18,8 @@ from fleetkit.errors import BY_CODE, FleetError, Invalid, Refused
 from fleetkit.secrets import grant_for
 from fleetkit.settings import SpokeRow
 from fleetkit.shapes import mapping
-from master_mcp.auth.keys import Key, Keys
+from master_mcp.auth.caller import Caller
+from master_mcp.auth.keys import Keys
 from master_mcp.proxy.call import Proxy, ToolCall
 
 MAX_BODY = 4 * 1024 * 1024
@@ -55,14 +56,14 @@ class Internal:
         """Run `{context, tool, arguments}` for a spoke and answer `{result}`: caller and spoke must both be allowed."""
         spoke = self._spoke(exchange)
         asked = await _object(exchange)
-        key = self._caller(str(asked.get("context")), spoke)
+        caller = self._caller(str(asked.get("context")), spoke)
         tool, arguments = asked.get("tool"), asked.get("arguments", {})
         if not isinstance(tool, str) or not isinstance(arguments, dict):
             raise Invalid("a call needs `tool` (text) and `arguments` (an object)")
         if not any(fnmatchcase(tool, glob) for glob in self._rows[spoke].calls):
             raise Refused(f"{spoke} may not call {tool}: add it to spokes.{spoke}.calls in fleet.yaml")
         context = trust.verify(str(asked["context"]), self._tokens[spoke], "allow")
-        request = ToolCall(tool, {"name": tool, "arguments": arguments}, key, f"spoke:{spoke}", 0, context["cid"])
+        request = ToolCall(tool, {"name": tool, "arguments": arguments}, caller, f"spoke:{spoke}", 0, context["cid"])
         await exchange.json(200, {"result": _content(mapping(await self._proxy.call(request)))})
 
     def _spoke(self, exchange: Exchange) -> str:
@@ -72,12 +73,12 @@ class Internal:
                 return name
         raise Refused("only services of this fleet may ask this")
 
-    def _caller(self, context: str, spoke: str) -> Key:
+    def _caller(self, context: str, spoke: str) -> Caller:
         signed = trust.verify(context, self._tokens[spoke], "allow")
         key = self._keys.by_id(str(signed["caller"][0]))
         if key is None or signed["exp"] < time.time():
             raise Refused("the caller this works for is gone: its key was revoked or has expired")
-        return key
+        return key.caller
 
 
 def _content(answer: Mapping[str, Any]) -> Any:
