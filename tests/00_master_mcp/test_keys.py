@@ -114,8 +114,8 @@ def test_the_highest_matching_scope_counts(keys: Keys) -> None:
     assert key.caller.risk_on("cmdb.upsertCi") is Risk.change
     assert key.caller.risk_on("cmdb.getCi") is Risk.change
     narrow, _ = keys.create("narrow", scopes=["read:cmdb.*"])
-    assert narrow.risk_on("os.linux.readFile") is None
-    assert not narrow.manages
+    assert narrow.caller.risk_on("os.linux.readFile") is None
+    assert not narrow.caller.manages
 
 
 def test_default_keys_are_an_agent_that_never_manages_and_an_operator(keys: Keys) -> None:
