@@ -24,6 +24,8 @@ class Metrics:
         self.errors = Counter(
             "mcp_errors", "Failed calls by error code", ["service", "error_type"], registry=self.registry
         )
+        self.audit_rows = Counter("mcp_audit_rows", "Audit rows written", registry=self.registry)
+        self.audit_failures = Counter("mcp_audit_failures", "Audit writes that failed", registry=self.registry)
 
     def observe(self, service: str, tool: str, outcome: str, seconds: float) -> None:
         """Count one finished call; `outcome` is `ok` or an error code."""

@@ -20,7 +20,7 @@ from fleetkit.secrets import GRANT_PATH
 from fleetkit.server import KEEP_ALIVE_S, listen, settle
 from fleetkit.settings import FleetSettings
 from master_mcp import hub_tools
-from master_mcp.audit import Audit
+from master_mcp.audit import open_audit
 from master_mcp.auth.keys import Keys, ensure_files
 from master_mcp.auth.session import Sealer
 from master_mcp.catalog.tools import Catalog
@@ -63,13 +63,13 @@ class Hub:
             stack.callback(self.store.close)
             self.keys = Keys(self.store, self.ring)
             ensure_files(self.keys, self.config.data_dir)
-            self.audit = Audit(self.store)
-            stack.callback(self.audit.flush)
+            self.audit = open_audit(self.store, self.config, self.metrics)
+            stack.callback(self.audit.close)
             await self._start(Starter(self.config, stack, self.ring), processes, only)
             self._open_doors()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             running = [tasks.create_task(watcher.run()) for watcher in self._watchers()]
-            running.append(tasks.create_task(self.keys.watch()))
+            running += [tasks.create_task(self.keys.watch()), tasks.create_task(self.audit.watch())]
             stack.callback(lambda: [task.cancel() for task in running])
             yield self
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from master_mcp.cli.record import recorded
+
 if TYPE_CHECKING:
     from fleetkit.settings import FleetSettings
     from master_mcp.auth.keys import Key, Keys
@@ -32,9 +34,10 @@ def create(
     out: Annotated[Path | None, typer.Option(help="Write the key to this file (0600) instead of showing it.")] = None,
 ) -> None:
     """Make a key. It is shown this once and kept nowhere."""
-    with _keys() as (_, keys):
+    with _keys() as (_, keys), recorded("keys.create", name=name, role=role, scopes=scope) as done:
         key, secret = keys.create(name, role, scope, _seconds(expires))
-        _hand_over(key, secret, out)
+        done["id"] = key.id
+    _hand_over(key, secret, out)
 
 
 @app.command("list")
@@ -57,8 +60,9 @@ def revoke(name: Annotated[str, typer.Argument(help="Name or id of a live key.")
     """End a key. A running hub refuses it within a second."""
     from master_mcp.cli import show
 
-    with _keys() as (_, keys):
+    with _keys() as (_, keys), recorded("keys.revoke", name=name) as done:
         key = keys.revoke(name)
+        done["id"] = key.id
     show.say(f"Revoked {key.name} ({key.id}).")
 
 
@@ -72,14 +76,15 @@ def rotate(
     from fleetkit import trust
     from master_mcp.cli import show
 
-    with _keys() as (config, keys):
+    with _keys() as (config, keys), recorded("keys.rotate", name=name, overlap=overlap) as done:
         key, secret = keys.rotate(name, _seconds(overlap) or 0)
-        own = FILES.get(key.name)
-        if own and out is None:
-            trust.write_private(config.data_dir / own, secret + "\n")
-            show.say(f"Key {key.name} is in {config.data_dir / own}; clients that hold the old one need it.")
-        else:
-            _hand_over(key, secret, out)
+        done["id"] = key.id
+    own = FILES.get(key.name)
+    if own and out is None:
+        trust.write_private(config.data_dir / own, secret + "\n")
+        show.say(f"Key {key.name} is in {config.data_dir / own}; clients that hold the old one need it.")
+    else:
+        _hand_over(key, secret, out)
 
 
 @contextmanager

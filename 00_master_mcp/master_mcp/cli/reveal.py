@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from master_mcp.cli.record import recorded
+
 app = typer.Typer(help="Secrets: reveal a value to you, out of band.", no_args_is_help=True)
 
 
@@ -26,6 +28,7 @@ def reveal(
     from master_mcp.finder import find_module
 
     take_out = find_module("secrets", "reveal").reveal
-    where = take_out(settings.load(), reference, to or sys.stdout, getpass.getuser())
+    with recorded("secrets.reveal", reference=reference):
+        where = take_out(settings.load(), reference, to or sys.stdout, getpass.getuser())
     if to is not None:
         show.say(f"{reference} is in {where}.")

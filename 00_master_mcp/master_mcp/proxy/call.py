@@ -12,7 +12,7 @@ from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.risk import Risk
 from fleetkit.shapes import mapping
-from master_mcp.audit import Audit, Row
+from master_mcp.audit import Audit, Row, shape_of
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import Catalog, CatalogTool
 from master_mcp.proxy.answer import Message
@@ -81,6 +81,7 @@ class Proxy:
         track = _Track(time.perf_counter(), trust.canonical_hash(arguments))
         if self._room <= 0:
             raise OverBudget("the hub has as many calls under way as it takes: try again soon", retry_after=1.0)
+        self._audit.check()
         self._room -= 1
         context = correlation.Context(call.correlation_id, call.caller)
         try:
@@ -164,6 +165,7 @@ class Proxy:
             outcome=outcome,
             args_hash=track.args_hash,
             duration_ms=finished,
+            detail=None if track.intended else shape_of(call.params.get("arguments")),
         )
 
     async def _record(self, call: ToolCall, track: _Track) -> None:

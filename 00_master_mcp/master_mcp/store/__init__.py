@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from fleetkit.settings import FleetSettings
 from fleetkit.store import Store, open_store
 
-__all__ = ["api_keys", "audit", "catalog", "open_hub_store"]
+__all__ = ["api_keys", "audit", "audit_chain", "audit_checkpoints", "catalog", "open_hub_store"]
 
 metadata = sa.MetaData()
 
@@ -40,7 +40,31 @@ audit = sa.Table(
     sa.Column("duration_ms", sa.Float),
     sa.Column("args_hash", sa.String, nullable=False),
     sa.Column("approval_id", sa.String),
+    sa.Column("detail", sa.Text),
+    sa.Column("mac", sa.String),
     sqlite_autoincrement=True,
+)
+
+audit_chain = sa.Table(  # one row: the newest link, and the lock of whoever adds the next
+    "audit_chain",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("chain", sa.String, nullable=False),
+    sa.Column("seq", sa.BigInteger, nullable=False),
+    sa.Column("mac", sa.String, nullable=False),
+    sa.Column("checkpoints", sa.BigInteger, nullable=False),
+    sa.Column("checkpoint_seq", sa.BigInteger, nullable=False),
+    sa.Column("checkpoint_at", sa.Float, nullable=False),
+    sa.Column("anchored", sa.BigInteger, nullable=False),
+    sa.Column("signature", sa.String, nullable=False),
+)
+
+audit_checkpoints = sa.Table(
+    "audit_checkpoints",
+    metadata,
+    sa.Column("number", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("kind", sa.String, nullable=False, index=True),
+    sa.Column("line", sa.Text, nullable=False),
 )
 
 catalog = sa.Table(
