@@ -35,7 +35,10 @@ class Fleet:
         self.warnings: dict[str, Callable[[], str]] = {}  # what works, but not as its files say
 
     def status(self) -> Mapping[str, Any]:
-        """`{name, version, started_at, tools, services: [...], warnings: {what: sentence}}`; each service as in `service()`."""
+        """`{name, version, started_at, tools, services, warnings}`.
+
+        Each service is as in `service()`; warnings are sentences by what they are about.
+        """
         return {
             "name": "mcp-fleet",
             "version": version("mcp-fleet"),

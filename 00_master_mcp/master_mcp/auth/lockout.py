@@ -6,6 +6,7 @@ out by guessing at it. Memory is bounded: what has failed longest ago is forgott
 """
 
 import ipaddress
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -47,7 +48,7 @@ class Lockout:
         wait = max(failures.until, guessed.until if guessed else 0.0) - self._clock()
         if wait > 0:
             raise OverBudget(
-                f"too many attempts with a wrong key from this address: wait {wait:.0f} s, then use a live one "
+                f"too many attempts with a wrong key from this address: wait {math.ceil(wait)} s, then use a live one "
                 "(`fleet keys list` shows them)",
                 retry_after=wait,
             )

@@ -39,7 +39,7 @@ class Lists:
         version = (self._catalog.version, self._policy.version)
         if self._version != version:
             self._made, self._version = {}, version
-        if caller not in self._made:
+        if caller not in self._made or caller.claims:  # equal callers may differ in what a token claims
             visible = (tool for tool in self._catalog.all() if self._policy.visible(caller, tool))
             self._made[caller] = [tool.definition for tool in visible]
         listed: dict[str, Any] = {"tools": self._made[caller]}
