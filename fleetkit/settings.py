@@ -39,6 +39,17 @@ def _one_namespace(value: str) -> str:
     return value
 
 
+class Lockouts(BaseModel):
+    """How long a client waits that fails to prove a key (`hub.lockout`)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    failures: int = Field(default=10, ge=1, description="wrong keys in a row before a client address waits")
+    first_s: float = Field(default=1.0, gt=0, description="the first wait, doubling with each failure")
+    longest_s: float = Field(default=900.0, gt=0)
+    forget_s: float = Field(default=3600.0, gt=0, description="without a failure, until all is forgotten")
+
+
 class Hub(BaseModel):
     """The hub's own settings (`hub:` in fleet.yaml, `FLEET_HUB__*`)."""
 
@@ -56,6 +67,7 @@ class Hub(BaseModel):
     deadline_s: float = Field(default=30.0, gt=0, description="for a tool that names none")
     session_ttl_s: float = Field(default=7 * 86400, gt=0, description="life of an older client's session")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default $FLEET_DATA_DIR/hub.db")
+    lockout: Lockouts = Lockouts()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     audit: AuditSettings = AuditSettings()
 

@@ -56,14 +56,31 @@ async def listening(app: Any, port: int = 0) -> AsyncGenerator[str]:
         listener.close()
 
 
-def write_rows(data_dir: Path, spokes: Mapping[str, Any], hub: Mapping[str, Any] | None = None) -> None:
-    """The user's fleet.yaml: these rows and hub settings over the shipped ones, which are switched off."""
+ALONE = {"rules": [{"name": "a key runs alone what its scopes cover", "answer": "allow"}]}
+
+
+def write_rows(
+    data_dir: Path,
+    spokes: Mapping[str, Any],
+    hub: Mapping[str, Any] | None = None,
+    policies: Mapping[str, Any] | None = None,
+) -> None:
+    """The user's fleet.yaml: these rows and hub settings over the shipped ones, which are switched off.
+
+    `policies` goes into policies/tests.yaml: without it scopes alone decide, `{}` leaves the shipped rules.
+    """
     shipped = mapping(yaml.safe_load((settings.CHECKOUT / "config/fleet.yaml").read_text(encoding="utf-8")))
     rows: dict[str, Any] = {name: {"enabled": False} for name in mapping(shipped["spokes"])}
     for name, row in spokes.items():
         rows[name] = {**rows.get(name, {}), "enabled": True, **row}
-    data_dir.mkdir(parents=True, exist_ok=True)
+    (data_dir / "policies").mkdir(parents=True, exist_ok=True)
+    write_policy(data_dir, ALONE if policies is None else policies)
     (data_dir / "fleet.yaml").write_text(yaml.safe_dump({"spokes": rows, "hub": dict(hub or {})}), encoding="utf-8")
+
+
+def write_policy(data_dir: Path, content: Mapping[str, Any], name: str = "tests.yaml") -> None:
+    """A policy file of the user's."""
+    (data_dir / "policies" / name).write_text(yaml.safe_dump(dict(content)), encoding="utf-8")
 
 
 @asynccontextmanager
@@ -89,17 +106,23 @@ async def in_own_task(manager: AbstractAsyncContextManager[T]) -> AsyncGenerator
 
 
 def running_hub(
-    data_dir: Path, spokes: Mapping[str, Any] | None = None, hub: Mapping[str, Any] | None = None
+    data_dir: Path,
+    spokes: Mapping[str, Any] | None = None,
+    hub: Mapping[str, Any] | None = None,
+    policies: Mapping[str, Any] | None = None,
 ) -> AbstractAsyncContextManager[RunningHub]:
-    """A hub over `spokes` (rows of fleet.yaml by name) on a free port."""
-    return in_own_task(_running_hub(data_dir, spokes, hub))
+    """A hub over `spokes` (rows of fleet.yaml by name) on a free port; `policies` as in `write_rows`."""
+    return in_own_task(_running_hub(data_dir, spokes, hub, policies))
 
 
 @asynccontextmanager
 async def _running_hub(
-    data_dir: Path, spokes: Mapping[str, Any] | None, hub: Mapping[str, Any] | None
+    data_dir: Path,
+    spokes: Mapping[str, Any] | None,
+    hub: Mapping[str, Any] | None,
+    policies: Mapping[str, Any] | None,
 ) -> AsyncGenerator[RunningHub]:
-    write_rows(data_dir, spokes or {}, hub)
+    write_rows(data_dir, spokes or {}, hub, policies)
     made = Hub(settings.load(data_dir))
     async with made.running(), listening(made.app) as url:
         admin, client = ((data_dir / f"{name}.key").read_text(encoding="utf-8").strip() for name in ("admin", "client"))

@@ -22,6 +22,7 @@ from fleetkit.settings import FleetSettings
 from master_mcp import hub_tools
 from master_mcp.audit import open_audit
 from master_mcp.auth.keys import Keys, ensure_files
+from master_mcp.auth.lockout import Lockout
 from master_mcp.auth.session import Sealer
 from master_mcp.catalog.tools import Catalog
 from master_mcp.catalog.watcher import Watcher
@@ -31,6 +32,7 @@ from master_mcp.mcp.door import McpDoor
 from master_mcp.mcp.legacy import LegacyEra
 from master_mcp.mcp.lists import Lists
 from master_mcp.mcp.modern import ModernEra
+from master_mcp.policy.engine import open_policy
 from master_mcp.proxy.call import Proxy
 from master_mcp.proxy.upstream import Upstream
 from master_mcp.rest.internal import Internal
@@ -59,6 +61,8 @@ class Hub:
     async def running(self, *, processes: bool = False, only: tuple[str, ...] = ()) -> AsyncGenerator["Hub"]:
         """Open the store, start the spokes, answer; close everything in reverse."""
         async with AsyncExitStack() as stack:
+            self.policy = await stack.enter_async_context(open_policy(self.config))
+            self.fleet.warnings["policy"] = lambda: self.policy.problem
             self.store = open_hub_store(self.config)
             stack.callback(self.store.close)
             self.keys = Keys(self.store, self.ring)
@@ -69,7 +73,8 @@ class Hub:
             self._open_doors()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             running = [tasks.create_task(watcher.run()) for watcher in self._watchers()]
-            running += [tasks.create_task(self.keys.watch()), tasks.create_task(self.audit.watch())]
+            rooms = (self.keys, self.audit, self.policy)
+            running += [tasks.create_task(room.watch()) for room in rooms]
             stack.callback(lambda: [task.cancel() for task in running])
             yield self
 
@@ -102,7 +107,7 @@ class Hub:
             max_inflight=hub.max_inflight,
             on_failure=self._poke,
         )
-        lists = Lists(self.catalog, self.fleet.status)
+        lists = Lists(self.catalog, self.fleet.status, self.policy)
         sealer = Sealer(self.ring, hub.session_ttl_s)
         mcp = McpDoor(ModernEra(proxy, lists), LegacyEra(proxy, lists, sealer), hub.max_request_bytes)
         ops = Ops(self.fleet.status, self.metrics)
@@ -116,7 +121,9 @@ class Hub:
         if hub.metrics_open:
             open_routes["/metrics"] = ops.metrics
         guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
-        self.app = Web(guard, self.keys, open_routes, {"/mcp": mcp, "/metrics": only_managers(ops.metrics)})
+        self.app = Web(
+            guard, self.keys, Lockout(hub.lockout), open_routes, {"/mcp": mcp, "/metrics": only_managers(ops.metrics)}
+        )
 
     def _members(self) -> list[Member]:
         return list(self.fleet.members.values())

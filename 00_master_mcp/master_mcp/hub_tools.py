@@ -33,6 +33,7 @@ class ServerInfo(BaseModel):
     started_at: float
     tools: int
     services: list[Service]
+    warnings: dict[str, str] = {}
 
 
 class ToolLine(BaseModel):

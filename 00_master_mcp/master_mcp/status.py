@@ -1,7 +1,7 @@
 """What the hub knows of its services, for people, tools and probes alike."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Any
@@ -32,15 +32,20 @@ class Fleet:
         self._catalog = catalog
         self._started = time.time()
         self.members: dict[str, Member] = {}
+        self.warnings: dict[str, Callable[[], str]] = {}  # what works, but not as its files say
 
     def status(self) -> Mapping[str, Any]:
-        """`{name, version, started_at, tools, services: [...]}`; each service as in `service()`."""
+        """`{name, version, started_at, tools, services, warnings}`.
+
+        Each service is as in `service()`; warnings are sentences by what they are about.
+        """
         return {
             "name": "mcp-fleet",
             "version": version("mcp-fleet"),
             "started_at": self._started,
             "tools": len(self._catalog.all()),
             "services": [self.service(member) for member in self.members.values()],
+            "warnings": {name: sentence for name, said in self.warnings.items() if (sentence := said())},
         }
 
     def service(self, member: Member) -> dict[str, Any]:

@@ -6,7 +6,8 @@ from fleetkit.asgi import Exchange, Receive, Scope, Send
 from fleetkit.errors import FleetError, NotFound, Refused
 from fleetkit.log import get_logger
 from master_mcp.auth.caller import Caller
-from master_mcp.auth.keys import Keys
+from master_mcp.auth.keys import Keys, id_of
+from master_mcp.auth.lockout import Lockout
 from master_mcp.guard import Guard
 from master_mcp.rest.ops import problem
 
@@ -24,10 +25,16 @@ class Web:
     """Routes by exact path: `open_routes` need no key, `keyed_routes` do."""
 
     def __init__(
-        self, guard: Guard, keys: Keys, open_routes: Mapping[str, Open], keyed_routes: Mapping[str, Keyed]
+        self,
+        guard: Guard,
+        keys: Keys,
+        lockout: Lockout,
+        open_routes: Mapping[str, Open],
+        keyed_routes: Mapping[str, Keyed],
     ) -> None:
         self._guard = guard
         self._keys = keys
+        self._lockout = lockout
         self._open = open_routes
         self._keyed = keyed_routes
 
@@ -59,9 +66,13 @@ class Web:
         secret = token if scheme.lower() == "bearer" else exchange.headers.get("x-api-key", "")
         if not secret:
             raise Unauthorized("this hub needs a key: send it as `Authorization: Bearer KEY`")
-        key = self._keys.authenticate(secret.strip())
+        secret = secret.strip()
+        self._lockout.check(exchange.client, id_of(secret))
+        key = self._keys.authenticate(secret)
         if key is None:
+            self._lockout.failed(exchange.client, id_of(secret))
             raise Unauthorized("the key is unknown, revoked or expired: `fleet keys list` shows the live ones")
+        self._lockout.succeeded(exchange.client)
         return key.caller
 
 

@@ -6,6 +6,7 @@ second, so a revocation holds within one.
 
 import asyncio
 import hmac
+import re
 import secrets
 import time
 from dataclasses import dataclass, field
@@ -42,11 +43,12 @@ class Key:
     expires_at: float | None
     revoked_at: float | None
     mac: str = field(repr=False)
+    groups: tuple[str, ...] = ()
 
     @cached_property
     def caller(self) -> Caller:
         """The identity that rooms see."""
-        return Caller(self.id, self.name, self.role, self.scopes, (f"{self.role}s",))
+        return Caller(self.id, self.name, self.role, self.scopes, (f"{self.role}s", *self.groups))
 
     def live(self, now: float) -> bool:
         """Neither revoked nor expired."""
@@ -66,7 +68,7 @@ class Keys:
 
     def authenticate(self, secret: str) -> Key | None:
         """The live key that `secret` belongs to, None otherwise. Constant time in the secret."""
-        key = self._live.get(_id_of(secret))
+        key = self._live.get(id_of(secret))
         if key is None or not hmac.compare_digest(key.mac, self._mac(secret)) or not key.live(time.time()):
             return None
         return key
@@ -77,17 +79,25 @@ class Keys:
         return key if key is not None and key.live(time.time()) else None
 
     def create(
-        self, name: str, role: str = "agent", scopes: list[str] | None = None, expires_s: float | None = None
+        self,
+        name: str,
+        role: str = "agent",
+        scopes: list[str] | None = None,
+        expires_s: float | None = None,
+        groups: list[str] | None = None,
     ) -> tuple[Key, str]:
-        """A new key and its secret, shown this once. Raises Invalid for a bad scope, Conflict for a name in use."""
+        """A new key and its secret, shown this once.
+
+        Raises Invalid for a bad scope or group, Conflict for a name in use.
+        """
         if any(key.name == name for key in self.listed() if key.live(time.time())):
             raise Conflict(f"a live key is already named {name!r}: choose another name, or revoke or rotate that one")
         secret = f"{PREFIX}_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
-        return self._insert(secret, name, role, scopes, expires_s), secret
+        return self._insert(secret, name, role, scopes, expires_s, groups), secret
 
     def adopt(self, secret: str, name: str, role: str) -> Key:
         """Make a secret that already exists (a key file) valid."""
-        return self._insert(secret, name, role, None, None)
+        return self._insert(secret, name, role, None, None, None)
 
     def listed(self) -> list[Key]:
         """Every key ever made, oldest first."""
@@ -103,11 +113,11 @@ class Keys:
         return key
 
     def rotate(self, name_or_id: str, overlap_s: float = 0) -> tuple[Key, str]:
-        """A new key with the same name, role and scopes; the old one lives `overlap_s` seconds longer."""
+        """A new key with the same name, role, scopes and groups; the old one lives `overlap_s` seconds longer."""
         old = self._find(name_or_id)
         left = None if old.expires_at is None else max(old.expires_at - time.time(), 0)
         secret = f"{PREFIX}_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
-        new = self._insert(secret, old.name, old.role, list(old.scopes), left)
+        new = self._insert(secret, old.name, old.role, list(old.scopes), left, list(old.groups))
         self._change(old.id, revoked_at=time.time() + overlap_s)
         return new, secret
 
@@ -139,14 +149,23 @@ class Keys:
                 return key
         raise NotFound(f"no live key is called {name_or_id!r}: `fleet keys list` shows them")
 
-    def _insert(self, secret: str, name: str, role: str, scopes: list[str] | None, expires_s: float | None) -> Key:
+    def _insert(
+        self,
+        secret: str,
+        name: str,
+        role: str,
+        scopes: list[str] | None,
+        expires_s: float | None,
+        groups: list[str] | None,
+    ) -> Key:
         now = time.time()
         row: dict[str, Any] = {
-            "id": _id_of(secret),
+            "id": id_of(secret),
             "name": name,
             "mac": self._mac(secret),
             "role": role,
             "scopes": _checked(role, scopes),
+            "groups": _checked_groups(groups),
             "created_at": now,
             "expires_at": None if expires_s is None else now + expires_s,
             "revoked_at": None,
@@ -167,9 +186,9 @@ def ensure_files(keys: Keys, data_dir: Path) -> None:
     for name, role in (("admin", "operator"), ("client", "agent")):
         path = data_dir / f"{name}.key"
         secret = path.read_text(encoding="utf-8").strip() if path.exists() else ""
-        if secret and any(key.id == _id_of(secret) for key in keys.listed()):
+        if secret and any(key.id == id_of(secret) for key in keys.listed()):
             continue
-        if _id_of(secret):
+        if id_of(secret):
             keys.adopt(secret, name, role)
             continue
         stale = [key for key in keys.listed() if key.name == name and key.live(time.time())]
@@ -179,7 +198,8 @@ def ensure_files(keys: Keys, data_dir: Path) -> None:
         trust.write_private(path, secret + "\n")
 
 
-def _id_of(secret: str) -> str:
+def id_of(secret: str) -> str:
+    """The id that a secret names, which anybody may know; empty for what is no key."""
     parts = secret.split("_", 2)
     return parts[1] if len(parts) == 3 and parts[0] == PREFIX and len(parts[2]) >= 43 else ""
 
@@ -201,6 +221,16 @@ def _checked(role: str, scopes: list[str] | None) -> list[str]:
     return scopes or DEFAULT_SCOPES[role]
 
 
+def _checked_groups(groups: list[str] | None) -> list[str]:
+    found = sorted(set(groups or []))
+    for group in found:
+        if re.fullmatch(r"[a-z0-9][a-z0-9._-]*", group) is None:
+            raise Invalid(f"group {group!r}: write small letters, digits, dots and dashes, such as dba")
+        if group in {f"{role}s" for role in DEFAULT_SCOPES}:
+            raise Invalid(f"group {group!r} is what --role gives: name another group")
+    return found
+
+
 def _key(row: dict[str, Any]) -> Key:
     return Key(
         id=row["id"],
@@ -211,4 +241,5 @@ def _key(row: dict[str, Any]) -> Key:
         expires_at=row["expires_at"],
         revoked_at=row["revoked_at"],
         mac=row["mac"],
+        groups=tuple(row["groups"]),
     )

@@ -85,7 +85,7 @@ def call(
 
     hub = _hub(key_file, operator=operator)
     definition = _find(hub.tools(), tool)
-    given = _arguments(arguments or [], definition.get("inputSchema", {}).get("properties", {}))
+    given = read_arguments(arguments or [], definition.get("inputSchema", {}).get("properties", {}))
     with show.err().status(f"{_id(definition)} ...") as spinner:
         result = hub.call(definition["name"], given, lambda message: spinner.update(_progress(message)))
     content = result.get("structuredContent")
@@ -125,7 +125,8 @@ def _find(definitions: list[dict[str, Any]], name: str) -> dict[str, Any]:
     return found[0]
 
 
-def _arguments(pairs: list[str], properties: Mapping[str, Any]) -> dict[str, Any]:
+def read_arguments(pairs: list[str], properties: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that KEY=VALUE words mean, for parameters of these schemas; raises Invalid for another word."""
     from fleetkit.errors import Invalid
 
     found: dict[str, Any] = {}

@@ -1,11 +1,10 @@
 """`fleet keys`: who may call the hub. Works with the hub running or stopped; it sees a change within a second."""
 
 import os
-import re
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 app = typer.Typer(help="API keys: create, list, revoke, rotate.", no_args_is_help=True)
 
 FILES = {"admin": "admin.key", "client": "client.key"}
-UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
 
 
@@ -30,19 +28,22 @@ def create(
         list[str] | None,
         typer.Option(help="<read|change|destroy>:<tool glob>, such as read:os.linux.*; repeat for several."),
     ] = None,
+    group: Annotated[
+        list[str] | None, typer.Option(help="A group that policies name, such as dba; repeat for several.")
+    ] = None,
     expires: Annotated[str | None, typer.Option(help="Life of the key: 90m, 12h, 30d.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the key to this file (0600) instead of showing it.")] = None,
 ) -> None:
     """Make a key. It is shown this once and kept nowhere."""
-    with _keys() as (_, keys), recorded("keys.create", name=name, role=role, scopes=scope) as done:
-        key, secret = keys.create(name, role, scope, _seconds(expires))
+    with _keys() as (_, keys), recorded("keys.create", name=name, role=role, scopes=scope, groups=group) as done:
+        key, secret = keys.create(name, role, scope, _seconds(expires), group)
         done["id"] = key.id
     _hand_over(key, secret, out)
 
 
 @app.command("list")
 def list_keys(as_json: AsJson = False) -> None:
-    """Every key ever made: name, role, scopes, state. Never the key itself."""
+    """Every key ever made: name, role, scopes, groups, state. Never the key itself."""
     from master_mcp.cli import show
 
     with _keys() as (_, keys):
@@ -50,9 +51,9 @@ def list_keys(as_json: AsJson = False) -> None:
     if as_json:
         show.as_json(rows)
         return
-    columns = ("id", "name", "role", "state", "scopes", "created", "expires")
+    columns = ("id", "name", "role", "state", "scopes", "groups", "created", "expires")
     times = [{**row, "created": show.moment(row["created"]), "expires": show.moment(row["expires"])} for row in rows]
-    show.table(columns, ([", ".join(row["scopes"]) if c == "scopes" else row[c] for c in columns] for row in times))
+    show.table(columns, ([_cell(row[column]) for column in columns] for row in times))
 
 
 @app.command()
@@ -72,7 +73,7 @@ def rotate(
     overlap: Annotated[str, typer.Option(help="How long the old key still works: 0s, 10m, 1d.")] = "0s",
     out: Annotated[Path | None, typer.Option(help="Write the key to this file (0600) instead of showing it.")] = None,
 ) -> None:
-    """A new key with the same name and scopes. `client` and `admin` go back into their files."""
+    """A new key with the same name, scopes and groups. `client` and `admin` go back into their files."""
     from fleetkit import trust
     from master_mcp.cli import show
 
@@ -125,14 +126,13 @@ def _write_new(path: Path, secret: str) -> None:
 
 
 def _seconds(text: str | None) -> float | None:
-    from fleetkit.errors import Invalid
+    from fleetkit.durations import seconds
 
-    if text is None:
-        return None
-    found = re.fullmatch(r"(\d+)([smhd])", text)
-    if found is None:
-        raise Invalid(f"{text!r} is no length of time: write 90s, 15m, 12h or 30d")
-    return float(found[1]) * UNITS[found[2]]
+    return None if text is None else seconds(text)
+
+
+def _cell(value: Any) -> Any:
+    return ", ".join(map(str, cast("list[Any]", value))) if isinstance(value, list) else value
 
 
 def _row(key: "Key") -> dict[str, Any]:
@@ -142,5 +142,6 @@ def _row(key: "Key") -> dict[str, Any]:
     state = "live" if key.live(now) else "revoked" if key.revoked_at and key.revoked_at <= now else "expired"
     return {
         "id": key.id, "name": key.name, "role": key.role, "state": state, "scopes": list(key.scopes),
+        "groups": list(key.groups),
         "created": key.created_at, "expires": key.expires_at, "revoked": key.revoked_at,
     }  # fmt: skip

@@ -9,6 +9,7 @@ import orjson
 
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import Catalog
+from master_mcp.policy.engine import Policy
 
 STATUS_URI = "master://status"
 STATUS_RESOURCE = {
@@ -23,22 +24,25 @@ STATUS_RESOURCE = {
 class Lists:
     """Tool lists per caller, made once per change of the catalog."""
 
-    def __init__(self, catalog: Catalog, status: Callable[[], Mapping[str, Any]]) -> None:
+    def __init__(self, catalog: Catalog, status: Callable[[], Mapping[str, Any]], policy: Policy) -> None:
         self._catalog = catalog
+        self._policy = policy
         self._status = status
-        self._made: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
-        self._version = -1
+        self._made: dict[Caller, list[Mapping[str, Any]]] = {}
+        self._version = (-1, -1)
         self._changed: set[asyncio.Event] = set()
         catalog.on_change(self._tell)
+        policy.on_change(self._tell)
 
     def tools(self, caller: Caller) -> dict[str, Any]:
         """`tools/list` as this caller may see it, and which services are missing from it."""
-        if self._version != self._catalog.version:
-            self._made, self._version = {}, self._catalog.version
-        if caller.scopes not in self._made:
-            visible = (tool for tool in self._catalog.all() if caller.risk_on(tool.id) is not None)
-            self._made[caller.scopes] = [tool.definition for tool in visible]
-        listed: dict[str, Any] = {"tools": self._made[caller.scopes]}
+        version = (self._catalog.version, self._policy.version)
+        if self._version != version:
+            self._made, self._version = {}, version
+        if caller not in self._made or caller.claims:  # equal callers may differ in what a token claims
+            visible = (tool for tool in self._catalog.all() if self._policy.visible(caller, tool))
+            self._made[caller] = [tool.definition for tool in visible]
+        listed: dict[str, Any] = {"tools": self._made[caller]}
         missing = {
             service["name"]: service["reason"]
             for service in self._status()["services"]

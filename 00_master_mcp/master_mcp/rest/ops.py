@@ -1,5 +1,6 @@
 """`/health`, `/ready`, `/metrics`: for people, containers and Prometheus."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -29,6 +30,9 @@ class Ops:
             s["name"]: s["reason"] or s["health"] for s in self._status()["services"] if s["health"] != "healthy"
         }
         content = {"status": "not_ready" if problems else "ready", "problems": problems}
+        warnings = self._status()["warnings"]
+        if warnings:
+            content["warnings"] = warnings
         await exchange.json(503 if problems else 200, content)
 
     async def metrics(self, exchange: Exchange) -> None:
@@ -41,5 +45,7 @@ async def problem(
 ) -> None:
     """Answer with problem+json (RFC 9457): the fleet's error keys beside the standard ones."""
     status = status or error.http
+    if error.retry_after is not None:
+        headers = {**(headers or {}), "retry-after": str(math.ceil(error.retry_after))}
     content = {"type": "about:blank", "title": error.code, "status": status, "detail": error.message}
     await exchange.raw(status, orjson.dumps(content | body(error, None)), "application/problem+json", headers)

@@ -19,6 +19,7 @@ api_keys = sa.Table(
     sa.Column("mac", sa.String, nullable=False),
     sa.Column("role", sa.String, nullable=False),
     sa.Column("scopes", sa.JSON, nullable=False),
+    sa.Column("groups", sa.JSON, nullable=False, server_default="[]"),
     sa.Column("created_at", sa.Float, nullable=False),
     sa.Column("expires_at", sa.Float),
     sa.Column("revoked_at", sa.Float),
