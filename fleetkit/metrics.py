@@ -24,6 +24,12 @@ class Metrics:
         self.errors = Counter(
             "mcp_errors", "Failed calls by error code", ["service", "error_type"], registry=self.registry
         )
+        self.approvals = Counter(
+            "mcp_approvals", "Held calls by what happened to them", ["event"], registry=self.registry
+        )
+        self.approvals_pending = Gauge(
+            "mcp_approvals_pending", "Held calls that wait for a decision", registry=self.registry
+        )
 
     def observe(self, service: str, tool: str, outcome: str, seconds: float) -> None:
         """Count one finished call; `outcome` is `ok` or an error code."""

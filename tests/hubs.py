@@ -17,6 +17,7 @@ import yaml
 from fleetkit import settings
 from fleetkit.shapes import mapping
 from master_mcp.app import Hub
+from master_mcp.proxy.rules import Rules
 from master_mcp.store import audit
 
 T = TypeVar("T")
@@ -89,18 +90,21 @@ async def in_own_task(manager: AbstractAsyncContextManager[T]) -> AsyncGenerator
 
 
 def running_hub(
-    data_dir: Path, spokes: Mapping[str, Any] | None = None, hub: Mapping[str, Any] | None = None
+    data_dir: Path,
+    spokes: Mapping[str, Any] | None = None,
+    hub: Mapping[str, Any] | None = None,
+    rules: Rules | None = None,
 ) -> AbstractAsyncContextManager[RunningHub]:
-    """A hub over `spokes` (rows of fleet.yaml by name) on a free port."""
-    return in_own_task(_running_hub(data_dir, spokes, hub))
+    """A hub over `spokes` (rows of fleet.yaml by name) on a free port, under `rules` or those it ships with."""
+    return in_own_task(_running_hub(data_dir, spokes, hub, rules))
 
 
 @asynccontextmanager
 async def _running_hub(
-    data_dir: Path, spokes: Mapping[str, Any] | None, hub: Mapping[str, Any] | None
+    data_dir: Path, spokes: Mapping[str, Any] | None, hub: Mapping[str, Any] | None, rules: Rules | None
 ) -> AsyncGenerator[RunningHub]:
     write_rows(data_dir, spokes or {}, hub)
-    made = Hub(settings.load(data_dir))
+    made = Hub(settings.load(data_dir), rules)
     async with made.running(), listening(made.app) as url:
         admin, client = ((data_dir / f"{name}.key").read_text(encoding="utf-8").strip() for name in ("admin", "client"))
         yield RunningHub(made, url, admin, client)

@@ -19,7 +19,9 @@ from fleetkit.metrics import Metrics
 from fleetkit.secrets import GRANT_PATH
 from fleetkit.server import listen, settle
 from fleetkit.settings import FleetSettings
-from master_mcp import hub_tools
+from fleetkit.spoke import Spoke
+from master_mcp import approval_tools, hub_tools
+from master_mcp.approvals.room import Approvals
 from master_mcp.audit import Audit
 from master_mcp.auth.keys import Keys, ensure_files
 from master_mcp.auth.session import Sealer
@@ -32,7 +34,9 @@ from master_mcp.mcp.legacy import LegacyEra
 from master_mcp.mcp.lists import Lists
 from master_mcp.mcp.modern import ModernEra
 from master_mcp.proxy.call import Proxy
+from master_mcp.proxy.rules import Rules, ScopeRules
 from master_mcp.proxy.upstream import Upstream
+from master_mcp.rest.approvals import ApprovalRoutes
 from master_mcp.rest.internal import Internal
 from master_mcp.rest.ops import Ops
 from master_mcp.spokes import Starter
@@ -48,8 +52,9 @@ class Hub:
 
     app: Web
 
-    def __init__(self, config: FleetSettings) -> None:
+    def __init__(self, config: FleetSettings, rules: Rules | None = None) -> None:
         self.config = config
+        self.rules = rules or ScopeRules()
         self.ring = trust.KeyRing(trust.private_dir(config.data_dir))
         self.metrics = Metrics()
         self.catalog = Catalog()
@@ -65,17 +70,22 @@ class Hub:
             ensure_files(self.keys, self.config.data_dir)
             self.audit = Audit(self.store)
             stack.callback(self.audit.flush)
+            self.approvals = Approvals(
+                self.store, self.ring, self.audit, self.metrics, self.config.hub.approvals, self.keys.caller
+            )
+            await self.approvals.sweeper.recover()
             await self._start(Starter(self.config, stack, self.ring), processes, only)
-            self._open_doors()
+            proxy = self._open_doors()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             running = [tasks.create_task(watcher.run()) for watcher in self._watchers()]
             running.append(tasks.create_task(self.keys.watch()))
+            running.append(tasks.create_task(self.approvals.run(proxy.call)))
             stack.callback(lambda: [task.cancel() for task in running])
             yield self
 
     async def _start(self, starter: Starter, processes: bool, only: tuple[str, ...]) -> None:
         rows = {name: self.config.row(name) for name in only or self.config.spokes}
-        members = [await starter.master(lambda: hub_tools.build(self.fleet, self.catalog))]
+        members = [await starter.master(self._own_tools)]
         local = [name for name, row in rows.items() if row.enabled and row.url is None]
         if processes:
             await starter.processes(local)
@@ -90,7 +100,10 @@ class Hub:
                 await member.watcher.load()
         await asyncio.gather(*(member.watcher.look() for member in members if member.watcher and member.embedded))
 
-    def _open_doors(self) -> None:
+    def _own_tools(self) -> Spoke:
+        return approval_tools.add(hub_tools.build(self.fleet, self.catalog), self.approvals)
+
+    def _open_doors(self) -> Proxy:
         hub = self.config.hub
         upstreams: dict[str, Upstream] = {m.name: m.upstream for m in self._members() if m.upstream is not None}
         proxy = Proxy(
@@ -98,6 +111,8 @@ class Hub:
             upstreams,
             self.audit,
             self.metrics,
+            self.rules,
+            self.approvals.desk,
             deadline_s=hub.deadline_s,
             max_inflight=hub.max_inflight,
             on_failure=self._poke,
@@ -116,7 +131,10 @@ class Hub:
         if hub.metrics_open:
             open_routes["/metrics"] = ops.metrics
         guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
-        self.app = Web(guard, self.keys, open_routes, {"/mcp": mcp, "/metrics": only_managers(ops.metrics)})
+        held = ApprovalRoutes(self.approvals, hub.max_request_bytes)
+        keyed_routes = {"/mcp": mcp, "/metrics": only_managers(ops.metrics), "/approvals": held, "/approvals/*": held}
+        self.app = Web(guard, self.keys, open_routes, keyed_routes)
+        return proxy
 
     def _members(self) -> list[Member]:
         return list(self.fleet.members.values())

@@ -2,7 +2,7 @@
 
 import typer
 
-from master_mcp.cli import calls, config, doctor, install, keys, logs, new, reveal, stdio, up
+from master_mcp.cli import approvals, calls, config, doctor, install, keys, logs, new, reveal, stdio, up
 
 app = typer.Typer(
     name="fleet",
@@ -17,6 +17,7 @@ app.command()(calls.tools)
 app.command()(calls.describe)
 app.command()(calls.call)
 app.add_typer(keys.app, name="keys")
+app.add_typer(approvals.app, name="approvals")
 app.command()(logs.logs)
 app.add_typer(config.app, name="config")
 app.command()(new.new)
