@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import sqlalchemy as sa
 
@@ -45,10 +46,9 @@ class Sweeper:
                 for approval in await self._looked():
                     self._running.add(approval.id)
                     tasks.create_task(self._execute(approval, call))
-                try:
-                    await asyncio.wait_for(self._events.news.wait(), POLL_S)
-                except TimeoutError:
-                    continue
+                with suppress(TimeoutError):  # wait_for would swallow a cancellation that comes with the news
+                    async with asyncio.timeout(POLL_S):
+                        await self._events.news.wait()
 
     async def recover(self) -> None:
         """At start: what was under way when the hub ended is in doubt, and never run again."""
