@@ -38,6 +38,10 @@ class Sweeper:
         self._clock = clock
         self._running: set[str] = set()
 
+    def wake(self) -> None:
+        """Look now rather than at the next second."""
+        self._events.news.set()
+
     async def run(self, call: Run) -> None:
         """For ever; a database that cannot be used is tried again."""
         async with asyncio.TaskGroup() as tasks:
