@@ -27,6 +27,7 @@ class Exchange:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.client: str = (scope.get("client") or ("",))[0]  # its address; empty for a local socket
+        self.query: str = bytes(scope.get("query_string", b"")).decode("latin-1")
         self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
         # httptools leaves the spaces behind a value, which are not part of it (RFC 9110, 5.5).
         self.headers = {k.decode("latin-1"): v.strip(b" \t").decode("latin-1") for k, v in scope["headers"]}

@@ -30,6 +30,15 @@ log = get_logger()
 
 RISK_META = "fleet/risk"  # what a call turned out to risk, in the result's `_meta`
 
+
+class _AboveAllowance(NeedsApproval):
+    """Held before it ran, for the risk that its arguments turned out to have."""
+
+    def __init__(self, message: str, found: Assessment) -> None:
+        super().__init__(message, plan=found.plan)
+        self.risk = found.risk
+
+
 Observe = Callable[[str, str, float], None]  # tool id, outcome, seconds
 
 _BLOCKS: TypeAdapter[list[ContentBlock]] = TypeAdapter(list[ContentBlock])
@@ -96,6 +105,8 @@ class GovernedTool(Tool):
                 return result
             except MCPError:
                 raise
+            except _AboveAllowance as error:
+                return failure(error, context.correlation_id, {RISK_META: error.risk.value})
             except ValidationError as error:
                 return failure(Invalid(_wrong_arguments(error)), context.correlation_id)
             except FleetError as error:
@@ -127,10 +138,10 @@ class GovernedTool(Tool):
             return self._spec.risk
         found = await self._assess(arguments)
         if not allowed.covers(found.risk):
-            raise NeedsApproval(
+            raise _AboveAllowance(
                 f"{self._id} would {found.risk} with these arguments, above what this caller may run alone "
                 f"({allowed}): an operator key may run it",
-                plan=found.plan,
+                found,
             )
         return found.risk
 
@@ -158,10 +169,10 @@ class GovernedTool(Tool):
             raise Invalid("; ".join(wrong))
 
 
-def failure(error: FleetError, correlation_id: str | None) -> ToolResult:
+def failure(error: FleetError, correlation_id: str | None, meta: dict[str, Any] | None = None) -> ToolResult:
     """The MCP encoding of an error: `isError`, its message as text, its shape as structured content."""
     shape = scrubber.data(errors.body(error, correlation_id))
-    return ToolResult(content=scrubber.text(error.message), structured_content=shape, is_error=True)
+    return ToolResult(content=scrubber.text(error.message), structured_content=shape, meta=meta, is_error=True)
 
 
 async def report_progress(done: float, total: float | None = None, message: str | None = None) -> None:
@@ -177,6 +188,8 @@ def _meta(spec: ToolSpec, canonical: str) -> dict[str, Any]:
         found["fleet/deadline_s"] = spec.deadline_s
     if spec.untrusted:
         found["fleet/untrusted"] = True
+    if spec.reveals is not None:
+        found["fleet/reveals"] = spec.reveals
     if spec.aliases:
         found["fleet/aliases"] = list(spec.aliases)
     return found

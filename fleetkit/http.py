@@ -42,6 +42,28 @@ async def post_json(
         raise Unavailable(f"cannot reach {url} ({type(error).__name__}): check that the service runs") from error
 
 
+async def deliver(url: str, content: bytes, headers: Mapping[str, str], timeout_s: float = TIMEOUT_S) -> None:
+    """POST JSON bytes exactly as they are to somebody who only has to take them (any 2xx).
+
+    Redirects are not followed, proxies not used. Raises Unavailable or TimedOut when it was not taken.
+    """
+    import aiohttp
+
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
+            session.post(
+                url, data=content, headers={"content-type": "application/json", **headers}, allow_redirects=False
+            ) as answer,
+        ):
+            if not 200 <= answer.status < 300:
+                raise Unavailable(f"{url} answered {answer.status}: check who listens there")
+    except TimeoutError as error:
+        raise TimedOut(f"{url} did not answer within {timeout_s:g} s") from error
+    except aiohttp.ClientError as error:
+        raise Unavailable(f"cannot reach {url} ({type(error).__name__}): check that the service runs") from error
+
+
 async def _read(stream: Any, url: str) -> bytes:
     raw = bytearray()
     async for chunk in stream.iter_chunked(64 * 1024):
@@ -60,7 +82,11 @@ def _object(url: str, status: int, raw: bytes) -> dict[str, Any]:
     if status == 200 and shape is not None:
         return shape
     if shape is not None and shape.get("code") in BY_CODE:
-        raise BY_CODE[shape["code"]](str(shape.get("message", "refused without a reason")))
+        raise BY_CODE[shape["code"]](
+            str(shape.get("message", "refused without a reason")),
+            plan=shape.get("plan"),
+            approval_id=shape.get("approval_id"),
+        )
     if shape is not None and status >= 400:
         raise FleetError(str(shape.get("message", f"{url} answered {status}")))
     raise Unavailable(f"{url} answered {status} without a JSON object: is another program on that port?")

@@ -26,6 +26,12 @@ class Metrics:
         )
         self.audit_rows = Counter("mcp_audit_rows", "Audit rows written", registry=self.registry)
         self.audit_failures = Counter("mcp_audit_failures", "Audit writes that failed", registry=self.registry)
+        self.approvals = Counter(
+            "mcp_approvals", "Held calls by what happened to them", ["event"], registry=self.registry
+        )
+        self.approvals_pending = Gauge(
+            "mcp_approvals_pending", "Held calls that wait for a decision", registry=self.registry
+        )
 
     def observe(self, service: str, tool: str, outcome: str, seconds: float) -> None:
         """Count one finished call; `outcome` is `ok` or an error code."""

@@ -21,6 +21,7 @@ from pydantic_settings import (
 )
 
 from fleetkit import names
+from fleetkit.approval_settings import ApprovalSettings
 from fleetkit.audit_settings import AuditSettings
 from fleetkit.errors import Invalid
 
@@ -70,6 +71,7 @@ class Hub(BaseModel):
     lockout: Lockouts = Lockouts()
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     audit: AuditSettings = AuditSettings()
+    approvals: ApprovalSettings = ApprovalSettings()
 
     @property
     def reached_at(self) -> str:

@@ -59,7 +59,9 @@ class Log:
 
     def all(self, what: str) -> list[Any]:
         """One column of the table, in order."""
-        return self.store.read_now(lambda db: list(db.execute(sa.select(table.c[what]).order_by(table.c.seq)).scalars()))
+        return self.store.read_now(
+            lambda db: list(db.execute(sa.select(table.c[what]).order_by(table.c.seq)).scalars())
+        )
 
 
 @contextmanager
@@ -83,5 +85,3 @@ async def committed(audit: Audit, *rows: Row) -> None:
     """Rows, written one after another."""
     for one in rows:
         await audit.commit(one)
-
-

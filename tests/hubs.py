@@ -17,6 +17,7 @@ import yaml
 from fleetkit import settings
 from fleetkit.shapes import mapping
 from master_mcp.app import Hub
+from master_mcp.proxy.rules import Rules
 from master_mcp.store import audit
 
 T = TypeVar("T")
@@ -110,9 +111,13 @@ def running_hub(
     spokes: Mapping[str, Any] | None = None,
     hub: Mapping[str, Any] | None = None,
     policies: Mapping[str, Any] | None = None,
+    rules: Rules | None = None,
 ) -> AbstractAsyncContextManager[RunningHub]:
-    """A hub over `spokes` (rows of fleet.yaml by name) on a free port; `policies` as in `write_rows`."""
-    return in_own_task(_running_hub(data_dir, spokes, hub, policies))
+    """A hub over `spokes` (rows of fleet.yaml by name) on a free port.
+
+    It runs under `policies` as in `write_rows`, or under `rules` instead of any files.
+    """
+    return in_own_task(_running_hub(data_dir, spokes, hub, policies, rules))
 
 
 @asynccontextmanager
@@ -121,9 +126,10 @@ async def _running_hub(
     spokes: Mapping[str, Any] | None,
     hub: Mapping[str, Any] | None,
     policies: Mapping[str, Any] | None,
+    rules: Rules | None,
 ) -> AsyncGenerator[RunningHub]:
     write_rows(data_dir, spokes or {}, hub, policies)
-    made = Hub(settings.load(data_dir))
+    made = Hub(settings.load(data_dir), rules)
     async with made.running(), listening(made.app) as url:
         admin, client = ((data_dir / f"{name}.key").read_text(encoding="utf-8").strip() for name in ("admin", "client"))
         yield RunningHub(made, url, admin, client)

@@ -19,7 +19,9 @@ from fleetkit.metrics import Metrics
 from fleetkit.secrets import GRANT_PATH
 from fleetkit.server import KEEP_ALIVE_S, listen, settle
 from fleetkit.settings import FleetSettings
-from master_mcp import hub_tools
+from fleetkit.spoke import Spoke
+from master_mcp import approval_tools, hub_tools
+from master_mcp.approvals.room import Approvals
 from master_mcp.audit import open_audit
 from master_mcp.auth.keys import Keys, ensure_files
 from master_mcp.auth.lockout import Lockout
@@ -34,7 +36,9 @@ from master_mcp.mcp.lists import Lists
 from master_mcp.mcp.modern import ModernEra
 from master_mcp.policy.engine import open_policy
 from master_mcp.proxy.call import Proxy
+from master_mcp.proxy.rules import Rules
 from master_mcp.proxy.upstream import Upstream
+from master_mcp.rest.approvals import ApprovalRoutes
 from master_mcp.rest.internal import Internal
 from master_mcp.rest.ops import Ops
 from master_mcp.spokes import Starter
@@ -50,8 +54,9 @@ class Hub:
 
     app: Web
 
-    def __init__(self, config: FleetSettings) -> None:
+    def __init__(self, config: FleetSettings, rules: Rules | None = None) -> None:
         self.config = config
+        self._rules = rules
         self.ring = trust.KeyRing(trust.private_dir(config.data_dir))
         self.metrics = Metrics()
         self.catalog = Catalog()
@@ -69,18 +74,23 @@ class Hub:
             ensure_files(self.keys, self.config.data_dir)
             self.audit = open_audit(self.store, self.config, self.metrics)
             stack.callback(self.audit.close)
+            self.approvals = Approvals(
+                self.store, self.ring, self.audit, self.metrics, self.config.hub.approvals, self.keys.caller
+            )
+            await self.approvals.sweeper.recover()
             await self._start(Starter(self.config, stack, self.ring), processes, only)
-            self._open_doors()
+            proxy = self._open_doors()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             running = [tasks.create_task(watcher.run()) for watcher in self._watchers()]
             rooms = (self.keys, self.audit, self.policy)
             running += [tasks.create_task(room.watch()) for room in rooms]
+            running.append(tasks.create_task(self.approvals.run(proxy.call)))
             stack.callback(lambda: [task.cancel() for task in running])
             yield self
 
     async def _start(self, starter: Starter, processes: bool, only: tuple[str, ...]) -> None:
         rows = {name: self.config.row(name) for name in only or self.config.spokes}
-        members = [await starter.master(lambda: hub_tools.build(self.fleet, self.catalog))]
+        members = [await starter.master(self._own_tools)]
         local = [name for name, row in rows.items() if row.enabled and row.url is None]
         if processes:
             await starter.processes(local)
@@ -95,7 +105,10 @@ class Hub:
                 await member.watcher.load()
         await asyncio.gather(*(member.watcher.look() for member in members if member.watcher and member.embedded))
 
-    def _open_doors(self) -> None:
+    def _own_tools(self) -> Spoke:
+        return approval_tools.add(hub_tools.build(self.fleet, self.catalog), self.approvals)
+
+    def _open_doors(self) -> Proxy:
         hub = self.config.hub
         upstreams: dict[str, Upstream] = {m.name: m.upstream for m in self._members() if m.upstream is not None}
         proxy = Proxy(
@@ -103,6 +116,8 @@ class Hub:
             upstreams,
             self.audit,
             self.metrics,
+            self._rules or self.policy,
+            self.approvals.desk,
             deadline_s=hub.deadline_s,
             max_inflight=hub.max_inflight,
             on_failure=self._poke,
@@ -121,9 +136,10 @@ class Hub:
         if hub.metrics_open:
             open_routes["/metrics"] = ops.metrics
         guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
-        self.app = Web(
-            guard, self.keys, Lockout(hub.lockout), open_routes, {"/mcp": mcp, "/metrics": only_managers(ops.metrics)}
-        )
+        held = ApprovalRoutes(self.approvals, hub.max_request_bytes)
+        keyed_routes = {"/mcp": mcp, "/metrics": only_managers(ops.metrics), "/approvals": held, "/approvals/*": held}
+        self.app = Web(guard, self.keys, Lockout(hub.lockout), open_routes, keyed_routes)
+        return proxy
 
     def _members(self) -> list[Member]:
         return list(self.fleet.members.values())

@@ -22,7 +22,7 @@ class Unauthorized(Exception):
 
 
 class Web:
-    """Routes by exact path: `open_routes` need no key, `keyed_routes` do."""
+    """Routes by exact path, or by `/<first part>/*`: `open_routes` need no key, `keyed_routes` do."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Web:
         if handler is not None:
             await handler(exchange)
             return
-        keyed = self._keyed.get(exchange.path)
+        keyed = self._keyed.get(exchange.path) or self._keyed.get(f"/{exchange.path.split('/', 2)[1]}/*")
         if keyed is None:
             raise NotFound(f"nothing at {exchange.path}: MCP is at /mcp")
         await keyed(exchange, self._authenticate(exchange))

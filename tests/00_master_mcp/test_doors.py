@@ -71,7 +71,7 @@ async def test_the_other_header_for_keys_works_too(tmp_path: Path) -> None:
     async with running_hub(tmp_path) as hub:
         status, answer = await ask(hub, "tools/list", headers={"Authorization": "", "X-API-Key": hub.client})
         assert status == 200
-        assert answer["result"]["tools"][0]["name"] == "master_getServerInfo"
+        assert "master_getServerInfo" in [tool["name"] for tool in answer["result"]["tools"]]
 
 
 async def test_well_known_urls_are_plainly_not_there(tmp_path: Path) -> None:
@@ -192,7 +192,7 @@ async def test_the_hub_describes_itself_its_services_and_its_tools(tmp_path: Pat
     async with running_hub(tmp_path, rows(odd="http://127.0.0.1:9")) as hub:
         await settle(hub, "odd")
         info = (await call(hub, "master_getServerInfo"))["structuredContent"]
-        assert (info["name"], info["tools"]) == ("mcp-fleet", 4)
+        assert (info["name"], info["tools"]) == ("mcp-fleet", 9)
         services = (await call(hub, "master.listServices"))["structuredContent"]["result"]
         assert [(s["name"], s["health"]) for s in services] == [("master", "healthy"), ("odd", "unavailable")]
         odd = (await call(hub, "master_get_service_health", {"service": "os.odd"}))["structuredContent"]

@@ -78,6 +78,11 @@ class Keys:
         key = self._live.get(key_id)
         return key if key is not None and key.live(time.time()) else None
 
+    def caller(self, key_id: str) -> Caller | None:
+        """Who a live key's id stands for."""
+        key = self.by_id(key_id)
+        return None if key is None else key.caller
+
     def create(
         self,
         name: str,

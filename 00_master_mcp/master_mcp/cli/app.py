@@ -2,7 +2,7 @@
 
 import typer
 
-from master_mcp.cli import audit, calls, config, doctor, install, keys, logs, new, policy, reveal, stdio, up
+from master_mcp.cli import approvals, audit, calls, config, doctor, install, keys, logs, new, policy, reveal, stdio, up
 
 app = typer.Typer(
     name="fleet",
@@ -19,6 +19,7 @@ app.command()(calls.call)
 app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
+app.add_typer(approvals.app, name="approvals")
 app.command()(logs.logs)
 app.add_typer(config.app, name="config")
 app.command()(new.new)

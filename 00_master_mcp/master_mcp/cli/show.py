@@ -17,6 +17,7 @@ COLOURS = {
     "read": "green", "change": "yellow", "destroy": "red",
     "healthy": "green", "starting": "yellow", "unavailable": "red",
     "ok": "green", "warning": "yellow", "error": "red", "live": "green", "revoked": "red", "expired": "red",
+    "pending": "yellow", "approved": "green", "executed": "green", "denied": "red", "failed": "red", "in_doubt": "red",
 }  # fmt: skip
 PIPED_WIDTH = 240  # a pipe has no width: a table there must not cut what is searched for
 
@@ -46,6 +47,8 @@ def problem(error: "FleetError") -> None:
     err().print(f"[red]fleet:[/red] {escape(error.message)}")
     if error.plan:
         say(f"It would: {error.plan}")
+    if error.approval_id:
+        say(f"To let it run: fleet approvals approve {error.approval_id}")
 
 
 def as_json(value: object) -> None:

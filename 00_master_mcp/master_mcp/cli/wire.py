@@ -113,6 +113,20 @@ class Hub:
             link.close()
         raise Unavailable(f"the hub at {self.url} ended without an answer: see `fleet logs`")
 
+    def rest(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
+        """The JSON object of one REST request; raises the FleetError that the hub answered with."""
+        link = self.connect()
+        try:
+            response = self.send(link, method, path, body)
+            content = _object(response.read())
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable("the hub broke off: see `fleet logs`; the outcome is unknown") from error
+        finally:
+            link.close()
+        if response.status != HTTPStatus.OK:
+            raise as_error(content, f"the hub answered HTTP {response.status}: is another program on this port?")
+        return content
+
     def tools(self) -> list[dict[str, Any]]:
         """Every tool definition that the key may see."""
         found: list[dict[str, Any]] = []
@@ -186,4 +200,5 @@ def _result(answer: Mapping[str, Any]) -> dict[str, Any]:
 def as_error(content: Mapping[str, Any], otherwise: str = "the hub answered an error without a message") -> FleetError:
     """The error that a body in the fleet's shape describes."""
     kind = BY_CODE.get(str(content.get("code")), FleetError)
-    return kind(str(content.get("message") or content.get("detail") or otherwise), plan=content.get("plan"))
+    message = str(content.get("message") or content.get("detail") or otherwise)
+    return kind(message, plan=content.get("plan"), approval_id=content.get("approval_id"))

@@ -1,56 +1,30 @@
-"""proxy.call: permission, risk, breaker, deadline, transport, check, audit, metrics. Every door takes it."""
+"""proxy.call: permission, risk, approval, breaker, deadline, transport, check, audit, metrics. Every door takes it."""
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, cast
+from dataclasses import replace
+from typing import Any
 
 from fleetkit import correlation, trust
-from fleetkit.errors import BY_CODE, FleetError, Invalid, NeedsApproval, OverBudget, Refused, TimedOut, Unavailable
+from fleetkit.errors import FleetError, OverBudget, Refused, TimedOut, Unavailable
 from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.risk import Risk
 from fleetkit.shapes import mapping
-from master_mcp.audit import Audit, Row, shape_of
-from master_mcp.auth.caller import Caller
+from master_mcp.audit import Audit
 from master_mcp.catalog.tools import Catalog, CatalogTool
+from master_mcp.policy.verdict import Effect, Verdict
+from master_mcp.proxy import held
 from master_mcp.proxy.answer import Message
-from master_mcp.proxy.upstream import Notify, Upstream, headers_for, ignore
+from master_mcp.proxy.held import Approvals, Grant
+from master_mcp.proxy.request import Asked, ToolCall, arguments_of
+from master_mcp.proxy.rules import Rules
+from master_mcp.proxy.track import Track
+from master_mcp.proxy.upstream import Upstream, headers_for, ignore
+
+__all__ = ["Proxy", "ToolCall", "deadline_of"]
 
 log = get_logger()
-
-
-@dataclass(frozen=True)
-class ToolCall:
-    """One call, whichever door it came through.
-
-    `params` is the caller's own params object (`_meta`, `inputResponses`, `requestState` travel with
-    it); `on_notify` gets the spoke's notifications as they come. `param_headers` are the `Mcp-Param-*`
-    headers a stateless client sent; None lets the hub make them.
-    """
-
-    name: str
-    params: Mapping[str, Any]
-    caller: Caller
-    door: str
-    request_id: object = 0
-    correlation_id: str = field(default_factory=correlation.new_id)
-    on_notify: Notify = ignore
-    param_headers: Mapping[str, str] | None = None
-
-
-@dataclass
-class _Track:
-    """What is known of a call for its audit row and metrics, filled in as it goes."""
-
-    started: float
-    args_hash: str
-    service: str = "hub"
-    tool: str = "unknown"
-    risk: str = "unknown"
-    outcome: str = "ok"
-    intended: bool = False
 
 
 class Proxy:
@@ -62,6 +36,8 @@ class Proxy:
         upstreams: Mapping[str, Upstream],
         audit: Audit,
         metrics: Metrics,
+        rules: Rules,
+        approvals: Approvals,
         *,
         deadline_s: float,
         max_inflight: int,
@@ -71,14 +47,16 @@ class Proxy:
         self._upstreams = upstreams
         self._audit = audit
         self._metrics = metrics
+        self._rules = rules
+        self._approvals = approvals
         self._deadline_s = deadline_s
         self._room = max_inflight
         self._on_failure = on_failure
 
     async def call(self, call: ToolCall) -> Message:
         """The spoke's JSON-RPC answer, `result` or `error`. Raises the FleetError that stopped the call."""
-        arguments = _arguments(call.params)
-        track = _Track(time.perf_counter(), trust.canonical_hash(arguments))
+        arguments = arguments_of(call.params)
+        track = Track(call, trust.canonical_hash(arguments))
         if self._room <= 0:
             raise OverBudget("the hub has as many calls under way as it takes: try again soon", retry_after=1.0)
         self._audit.check()
@@ -90,33 +68,99 @@ class Proxy:
         finally:
             self._room += 1
 
-    async def _counted(self, call: ToolCall, arguments: Mapping[str, Any], track: _Track) -> Message:
+    async def _counted(self, call: ToolCall, arguments: Mapping[str, Any], track: Track) -> Message:
         try:
-            answer = await self._run(call, arguments, track)
-            track.outcome = _outcome_of(answer)
-            track.risk = str(_meta_of(answer).get("fleet/risk", track.risk))
+            tool = self._catalog.resolve(call.name)
+            track.found(tool)
+            answer = await self._run(Asked(call, tool, arguments, track.args_hash), track)
+            track.answered(answer)
             return answer
         except FleetError as error:
             track.outcome = error.code
+            track.approval_id = track.approval_id or error.approval_id
             raise
         except asyncio.CancelledError:
             track.outcome = "cancelled"
             raise
         finally:
-            await self._record(call, track)
+            await self._record(track)
 
-    async def _run(self, call: ToolCall, arguments: Mapping[str, Any], track: _Track) -> Message:
-        tool = self._catalog.resolve(call.name)
-        track.service, track.tool, track.risk = tool.service, tool.id, tool.risk.value
-        allowed = permitted(call.caller, tool)
+    async def _run(self, asked: Asked, track: Track) -> Message:
+        tool = asked.tool
+        if asked.call.resumes:
+            return await self._resume(asked, track)
+        if not tool.assesses:
+            return await self._decide(asked, track, tool.risk, held.plan_for(tool))
+        allowed = await self._rules.highest_allowed(asked.question(tool.risk))
+        if allowed is None:
+            return await self._decide(asked, track, tool.risk, held.plan_for(tool))
+        answer = await self._execute(asked, track, allowed)
+        found = held.assessment_in(answer, tool)
+        return answer if found is None else await self._decide(asked, track, found.risk, found.plan)
+
+    async def _decide(self, asked: Asked, track: Track, risk: Risk, plan: str) -> Message:
+        """Run the call at this risk, use up an approval of it, or have it held."""
+        verdict = await self._rules.decide(asked.question(risk))
+        track.risk = risk.value
+        _refuse_if_denied(verdict, asked)
+        if verdict.effect is Effect.allow or held.decides_itself(asked.tool):
+            return await self._execute(asked, track, risk)
+        grant = await self._approvals.find(asked, risk, held.terms_of(verdict))
+        if grant is not None:
+            return await self._approved(asked, track, grant)
+        plan += await self._preview(asked)
+        return await self._approvals.hold(asked, risk, plan, verdict)
+
+    async def _resume(self, asked: Asked, track: Track) -> Message:
+        grant = await self._approvals.resume(asked)
+        track.risk, track.approval_id = grant.risk.value, grant.approval_id
+        verdict = await self._rules.decide(asked.question(grant.risk))
+        _refuse_if_denied(verdict, asked)
+        held.check_terms(verdict, grant)
+        return await self._approved(asked, track, grant)
+
+    async def _approved(self, asked: Asked, track: Track, grant: Grant) -> Message:
+        """The one execution of an approved call: on disk before it and after it."""
+        track.risk, track.approval_id, track.sent = grant.risk.value, grant.approval_id, False
+        self._upstream(asked.tool)
+        asked = replace(asked, call=replace(asked.call, params=grant.params))
+        try:
+            await self._approvals.claim(grant, asked)
+            answer = await self._execute(asked, track, grant.risk)
+        except (FleetError, asyncio.CancelledError) as error:
+            reason = error.message if isinstance(error, FleetError) else "the caller went away"
+            await self._approvals.broke(grant, reason, sent=track.sent)
+            raise
+        return await self._approvals.finish(grant, answer)
+
+    async def _preview(self, asked: Asked) -> str:
+        """What a dry run shows, for the plan; empty when the tool has none or it is not surely one that only reads."""
+        arguments = held.dry_run_of(asked) if asked.tool.assesses else None
+        if arguments is None:
+            return ""
+        params = {**asked.call.params, "arguments": arguments}
+        call = replace(asked.call, params=params, on_notify=ignore, param_headers=None)
+        try:
+            answer = await self._send(call, asked.tool, Risk.read, self._upstream(asked.tool), arguments)
+        except FleetError:
+            return ""  # the call itself is held all the same
+        return held.preview_in(answer)
+
+    async def _execute(self, asked: Asked, track: Track, allowed: Risk) -> Message:
+        upstream = self._upstream(asked.tool)
+        if asked.tool.risk is not Risk.read and allowed is not Risk.read:
+            await self._audit.commit(track.row("intent"))
+            track.intended = True
+        track.sent = True
+        return await self._send(asked.call, asked.tool, allowed, upstream, asked.arguments)
+
+    def _upstream(self, tool: CatalogTool) -> Upstream:
+        """Where the tool is served; raises Unavailable when that is known to be down."""
         upstream = self._upstreams.get(tool.service)
         if upstream is None:
             raise Unavailable(f"{tool.service} is not running here: see master.listServices")
         upstream.breaker.check()
-        if tool.risk is not Risk.read and allowed is not Risk.read:
-            await self._audit.commit(self._row(call, track, "intent"))
-            track.intended = True
-        return await self._send(call, tool, allowed, upstream, arguments)
+        return upstream
 
     async def _send(
         self, call: ToolCall, tool: CatalogTool, allowed: Risk, upstream: Upstream, arguments: Mapping[str, Any]
@@ -153,45 +197,18 @@ class Proxy:
             log.warning("breaker.opened", service=upstream.name, reason=reason)
         self._on_failure(upstream.name)
 
-    def _row(self, call: ToolCall, track: _Track, outcome: str) -> Row:
-        finished = None if outcome == "intent" else (time.perf_counter() - track.started) * 1000
-        return Row(
-            correlation_id=call.correlation_id,
-            caller=call.caller.id,
-            door=call.door,
-            service=track.service,
-            tool=track.tool,
-            risk=track.risk,
-            outcome=outcome,
-            args_hash=track.args_hash,
-            duration_ms=finished,
-            detail=None if track.intended else shape_of(call.params.get("arguments")),
-        )
-
-    async def _record(self, call: ToolCall, track: _Track) -> None:
-        self._metrics.observe(track.service, track.tool, track.outcome, time.perf_counter() - track.started)
-        row = self._row(call, track, track.outcome)
+    async def _record(self, track: Track) -> None:
+        self._metrics.observe(track.service, track.tool, track.outcome, track.seconds)
+        row = track.row(track.outcome)
         if track.intended and track.outcome != "cancelled":
             await self._audit.commit(row)
         else:
             self._audit.note(row)
 
 
-def permitted(caller: Caller, tool: CatalogTool) -> Risk:
-    """The highest risk this caller may run alone on this tool.
-
-    Raises Refused when it may not call it at all, NeedsApproval when it may only ask.
-    """
-    allowed = caller.risk_on(tool.id)
-    if allowed is None:
-        raise Refused(f"key {caller.name!r} may not call {tool.id}: ask an operator for a key with that scope")
-    if not allowed.covers(tool.risk) and not tool.assesses:
-        raise NeedsApproval(
-            f"{tool.id} can {tool.risk}, above what key {caller.name!r} may run alone ({allowed}): "
-            "an operator key may run it",
-            plan=f"run {tool.id} with exactly these arguments",
-        )
-    return allowed
+def _refuse_if_denied(verdict: Verdict, asked: Asked) -> None:
+    if verdict.effect is Effect.deny:
+        raise Refused(verdict.reason or f"{asked.tool.id} is denied by {verdict.rule}: ask an operator")
 
 
 def deadline_of(tool: CatalogTool, arguments: Mapping[str, Any], default_s: float) -> float:
@@ -212,28 +229,3 @@ def _params_for(
         "traceparent": correlation.traceparent(call.correlation_id),
     }
     return {**call.params, "name": tool.upstream, "_meta": meta}
-
-
-def _arguments(params: Mapping[str, Any]) -> Mapping[str, Any]:
-    arguments = params.get("arguments")
-    if arguments is None:
-        return {}
-    if not isinstance(arguments, dict):
-        raise Invalid("`arguments` must be an object")
-    return cast("Mapping[str, Any]", arguments)
-
-
-def _meta_of(answer: Message) -> Mapping[str, Any]:
-    return mapping(mapping(answer.get("result")).get("_meta"))
-
-
-def _outcome_of(answer: Message) -> str:
-    result = cast("Mapping[str, Any] | None", answer.get("result"))
-    if result is None:
-        return "protocol_error"
-    if result.get("resultType") == "input_required":
-        return "input_required"
-    if not result.get("isError"):
-        return "ok"
-    code = mapping(result.get("structuredContent")).get("code")
-    return code if code in BY_CODE else "tool_error"

@@ -89,7 +89,8 @@ def _content(answer: Mapping[str, Any]) -> Any:
     structured = mapping(result.get("structuredContent"))
     if result.get("isError"):
         kind = BY_CODE.get(str(structured.get("code")), FleetError)
-        raise kind(str(structured.get("message", "the tool failed")), plan=structured.get("plan"))
+        message = str(structured.get("message", "the tool failed"))
+        raise kind(message, plan=structured.get("plan"), approval_id=structured.get("approval_id"))
     return structured["result"] if set(structured) == {"result"} else structured
 
 

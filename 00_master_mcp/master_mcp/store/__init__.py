@@ -7,7 +7,16 @@ import sqlalchemy as sa
 from fleetkit.settings import FleetSettings
 from fleetkit.store import Store, open_store
 
-__all__ = ["api_keys", "audit", "audit_chain", "audit_checkpoints", "catalog", "open_hub_store"]
+__all__ = [
+    "api_keys",
+    "approvals",
+    "audit",
+    "audit_chain",
+    "audit_checkpoints",
+    "catalog",
+    "decisions",
+    "open_hub_store",
+]
 
 metadata = sa.MetaData()
 
@@ -74,6 +83,54 @@ catalog = sa.Table(
     sa.Column("service", sa.String, primary_key=True),
     sa.Column("listed_at", sa.Float, nullable=False),
     sa.Column("tools", sa.JSON, nullable=False),
+)
+
+approvals = sa.Table(
+    "approvals",
+    metadata,
+    sa.Column("id", sa.String, primary_key=True),
+    sa.Column("status", sa.String, nullable=False, index=True),
+    sa.Column("service", sa.String, nullable=False),
+    sa.Column("tool", sa.String, nullable=False),
+    sa.Column("schema_hash", sa.String, nullable=False),
+    sa.Column("args_hash", sa.String, nullable=False),
+    sa.Column("arguments", sa.JSON(none_as_null=True)),
+    sa.Column("requester_id", sa.String, nullable=False, index=True),
+    sa.Column("requester_name", sa.String, nullable=False),
+    sa.Column("door", sa.String, nullable=False),
+    sa.Column("correlation_id", sa.String, nullable=False),
+    sa.Column("risk", sa.String, nullable=False),
+    sa.Column("plan", sa.String, nullable=False),
+    sa.Column("rule", sa.String, nullable=False),
+    sa.Column("effect", sa.String, nullable=False),
+    sa.Column("quorum", sa.Integer, nullable=False),
+    sa.Column("group_name", sa.String, nullable=False),
+    sa.Column("escalate_to", sa.String),
+    sa.Column("execute_on_approval", sa.Boolean, nullable=False),
+    sa.Column("created_at", sa.Float, nullable=False),
+    sa.Column("expires_at", sa.Float, nullable=False),
+    sa.Column("execution_s", sa.Float, nullable=False),
+    sa.Column("execution_expires_at", sa.Float),
+    sa.Column("escalates_at", sa.Float),
+    sa.Column("escalated_at", sa.Float),
+    sa.Column("due_at", sa.Float, index=True),
+    sa.Column("started_at", sa.Float),
+    sa.Column("ended_at", sa.Float),
+    sa.Column("claim", sa.String),
+    sa.Column("result", sa.JSON(none_as_null=True)),
+    sa.Column("note", sa.String),
+)
+
+decisions = sa.Table(
+    "decisions",
+    metadata,
+    sa.Column("approval_id", sa.String, sa.ForeignKey("approvals.id"), primary_key=True),
+    sa.Column("decider_id", sa.String, primary_key=True),
+    sa.Column("decider_name", sa.String, nullable=False),
+    sa.Column("approve", sa.Boolean, nullable=False),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("channel", sa.String, nullable=False),
+    sa.Column("at", sa.Float, nullable=False),
 )
 
 
