@@ -177,6 +177,8 @@ def _meta(spec: ToolSpec, canonical: str) -> dict[str, Any]:
         found["fleet/deadline_s"] = spec.deadline_s
     if spec.untrusted:
         found["fleet/untrusted"] = True
+    if spec.cache_ttl_s is not None:
+        found["fleet/cache"] = {"ttl_s": spec.cache_ttl_s, "by_caller": spec.cache_by_caller}
     if spec.aliases:
         found["fleet/aliases"] = list(spec.aliases)
     return found

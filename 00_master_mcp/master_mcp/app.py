@@ -1,7 +1,6 @@
 """Composition root: the only file that knows all rooms."""
 
 import asyncio
-import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -31,8 +30,10 @@ from master_mcp.mcp.door import McpDoor
 from master_mcp.mcp.legacy import LegacyEra
 from master_mcp.mcp.lists import Lists
 from master_mcp.mcp.modern import ModernEra
-from master_mcp.proxy.call import Proxy
+from master_mcp.proxy.call import Proxy, unlimited
 from master_mcp.proxy.upstream import Upstream
+from master_mcp.resilience.drain import Drain
+from master_mcp.resilience.room import Resilience
 from master_mcp.rest.internal import Internal
 from master_mcp.rest.ops import Ops
 from master_mcp.spokes import Starter
@@ -54,6 +55,7 @@ class Hub:
         self.metrics = Metrics()
         self.catalog = Catalog()
         self.fleet = Fleet(self.catalog)
+        self.limits_of = unlimited
 
     @asynccontextmanager
     async def running(self, *, processes: bool = False, only: tuple[str, ...] = ()) -> AsyncGenerator["Hub"]:
@@ -65,7 +67,9 @@ class Hub:
             ensure_files(self.keys, self.config.data_dir)
             self.audit = Audit(self.store)
             stack.callback(self.audit.flush)
-            await self._start(Starter(self.config, stack, self.ring), processes, only)
+            resilience = Resilience(self.config, self.store, self.metrics, self._poke)
+            self.resilience = await stack.enter_async_context(resilience)
+            await self._start(Starter(self.config, stack, self.ring, resilience.breakers), processes, only)
             self._open_doors()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             running = [tasks.create_task(watcher.run()) for watcher in self._watchers()]
@@ -75,7 +79,7 @@ class Hub:
 
     async def _start(self, starter: Starter, processes: bool, only: tuple[str, ...]) -> None:
         rows = {name: self.config.row(name) for name in only or self.config.spokes}
-        members = [await starter.master(lambda: hub_tools.build(self.fleet, self.catalog))]
+        members = [await starter.master(lambda: hub_tools.build(self.fleet, self.catalog, self.resilience.breakers))]
         local = [name for name, row in rows.items() if row.enabled and row.url is None]
         if processes:
             await starter.processes(local)
@@ -98,14 +102,14 @@ class Hub:
             upstreams,
             self.audit,
             self.metrics,
+            self.resilience,
             deadline_s=hub.deadline_s,
-            max_inflight=hub.max_inflight,
-            on_failure=self._poke,
+            limits_of=self.limits_of,
         )
         lists = Lists(self.catalog, self.fleet.status)
         sealer = Sealer(self.ring, hub.session_ttl_s)
         mcp = McpDoor(ModernEra(proxy, lists), LegacyEra(proxy, lists, sealer), hub.max_request_bytes)
-        ops = Ops(self.fleet.status, self.metrics)
+        ops = Ops(self.fleet.status, self.metrics, lambda: self.resilience.gate.closed)
         internal = Internal(self.config.spokes, self.ring, self.keys, proxy, lambda name: self.fleet.members[name].url)
         open_routes = {
             "/health": ops.health,
@@ -158,11 +162,10 @@ async def _serve(
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_graceful_shutdown=3,
+                timeout_graceful_shutdown=1,  # for answers on their way and open streams: the calls have ended
             )
         )
-        for number in (signal.SIGTERM, signal.SIGINT):  # without them uvicorn re-raises, and nothing is closed
-            asyncio.get_running_loop().add_signal_handler(number, lambda: setattr(web, "should_exit", True))
+        Drain(hub.resilience.gate, web, hub.config.hub.drain_s).on_signals()
         settle()
         port = int(listener.getsockname()[1])
         log.info("hub.started", host=hub.config.hub.host, port=port)

@@ -2,7 +2,7 @@
 
 import typer
 
-from master_mcp.cli import calls, config, doctor, install, keys, logs, new, reveal, stdio, up
+from master_mcp.cli import breaker, calls, config, doctor, install, keys, logs, new, reveal, stdio, up
 
 app = typer.Typer(
     name="fleet",
@@ -23,4 +23,5 @@ app.command()(new.new)
 app.command()(install.install)
 app.command()(stdio.stdio)
 app.command()(doctor.doctor)
+app.add_typer(breaker.app, name="breaker")
 app.add_typer(reveal.app, name="secrets")

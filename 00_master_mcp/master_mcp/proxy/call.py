@@ -2,23 +2,27 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 from fleetkit import correlation, trust
-from fleetkit.errors import BY_CODE, FleetError, Invalid, NeedsApproval, OverBudget, Refused, TimedOut, Unavailable
-from fleetkit.log import get_logger
+from fleetkit.errors import BY_CODE, FleetError, Invalid, NeedsApproval, Refused, TimedOut, Unavailable
 from fleetkit.metrics import Metrics
 from fleetkit.risk import Risk
 from fleetkit.shapes import mapping
+from fleetkit.trust import DEADLINE_META
 from master_mcp.audit import Audit, Row
 from master_mcp.auth.caller import Caller
-from master_mcp.catalog.tools import Catalog, CatalogTool
+from master_mcp.catalog.tools import IDEMPOTENCY_KEY, Catalog, CatalogTool
 from master_mcp.proxy.answer import Message
 from master_mcp.proxy.upstream import Notify, Upstream, headers_for, ignore
+from master_mcp.resilience.cache import FRESH_META
+from master_mcp.resilience.limits import Limit
+from master_mcp.resilience.room import Asked, Resilience
 
-log = get_logger()
+GRACE_S = 5.0  # between a call's end and that of its signed context
+ANSWERS = {"inputResponses", "requestState"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class ToolCall:
 
     `params` is the caller's own params object (`_meta`, `inputResponses`, `requestState` travel with
     it); `on_notify` gets the spoke's notifications as they come. `param_headers` are the `Mcp-Param-*`
-    headers a stateless client sent; None lets the hub make them.
+    headers a stateless client sent; None lets the hub make them. `within_s` is all the time that the call
+    it is part of has left; `fresh` wants an answer that no cache kept.
     """
 
     name: str
@@ -38,6 +43,8 @@ class ToolCall:
     correlation_id: str = field(default_factory=correlation.new_id)
     on_notify: Notify = ignore
     param_headers: Mapping[str, str] | None = None
+    within_s: float | None = None
+    fresh: bool = False
 
 
 @dataclass
@@ -53,6 +60,11 @@ class _Track:
     intended: bool = False
 
 
+def unlimited(_caller: Caller, _tool: CatalogTool) -> Sequence[Limit]:
+    """The limits of a fleet whose policies set none."""
+    return ()
+
+
 class Proxy:
     """The path to every tool."""
 
@@ -62,32 +74,26 @@ class Proxy:
         upstreams: Mapping[str, Upstream],
         audit: Audit,
         metrics: Metrics,
+        resilience: Resilience,
         *,
         deadline_s: float,
-        max_inflight: int,
-        on_failure: Callable[[str], None],
+        limits_of: Callable[[Caller, CatalogTool], Sequence[Limit]] = unlimited,
     ) -> None:
         self._catalog = catalog
         self._upstreams = upstreams
         self._audit = audit
         self._metrics = metrics
+        self._resilience = resilience
         self._deadline_s = deadline_s
-        self._room = max_inflight
-        self._on_failure = on_failure
+        self._limits_of = limits_of
 
     async def call(self, call: ToolCall) -> Message:
         """The spoke's JSON-RPC answer, `result` or `error`. Raises the FleetError that stopped the call."""
         arguments = _arguments(call.params)
         track = _Track(time.perf_counter(), trust.canonical_hash(arguments))
-        if self._room <= 0:
-            raise OverBudget("the hub has as many calls under way as it takes: try again soon", retry_after=1.0)
-        self._room -= 1
         context = correlation.Context(call.correlation_id, call.caller)
-        try:
-            with correlation.bound(context):
-                return await self._counted(call, arguments, track)
-        finally:
-            self._room += 1
+        with self._resilience.gate, correlation.bound(context):
+            return await self._counted(call, arguments, track)
 
     async def _counted(self, call: ToolCall, arguments: Mapping[str, Any], track: _Track) -> Message:
         try:
@@ -111,46 +117,46 @@ class Proxy:
         upstream = self._upstreams.get(tool.service)
         if upstream is None:
             raise Unavailable(f"{tool.service} is not running here: see master.listServices")
-        upstream.breaker.check()
-        if tool.risk is not Risk.read and allowed is not Risk.read:
-            await self._audit.commit(self._row(call, track, "intent"))
-            track.intended = True
-        return await self._send(call, tool, allowed, upstream, arguments)
+        async with self._resilience.admitted(call.caller, tool, self._limits_of(call.caller, tool)):
+            if tool.risk is not Risk.read and allowed is not Risk.read:
+                await self._audit.commit(self._row(call, track, "intent"))
+                track.intended = True
+            return await self._send(call, tool, allowed, upstream, arguments, track)
 
     async def _send(
-        self, call: ToolCall, tool: CatalogTool, allowed: Risk, upstream: Upstream, arguments: Mapping[str, Any]
+        self,
+        call: ToolCall,
+        tool: CatalogTool,
+        allowed: Risk,
+        upstream: Upstream,
+        arguments: Mapping[str, Any],
+        track: _Track,
     ) -> Message:
-        seconds = deadline_of(tool, arguments, self._deadline_s)
-        params = _params_for(call, tool, allowed, upstream.token, arguments, seconds)
         headers = call.param_headers
         if headers is None and tool.has_param_headers:
             headers = headers_for(tool.definition.get("inputSchema", {}), arguments)
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await upstream.ask(
-                    "tools/call",
-                    params,
-                    request_id=call.request_id,
-                    name=tool.upstream,
-                    param_headers=headers,
-                    on_notify=call.on_notify,
-                )
-        except TimeoutError as error:
-            self._failed(upstream, f"no answer within {seconds:g} s")
-            raise TimedOut(
-                f"{tool.id} gave no answer within {seconds:g} s; its outcome is unknown. Give a longer `timeout` "
-                "where the tool has one, or start it as a job"
-            ) from error
-        except Unavailable as error:
-            self._failed(upstream, error.message)
-            raise
-        upstream.breaker.succeeded()
-        return answer
 
-    def _failed(self, upstream: Upstream, reason: str) -> None:
-        if upstream.breaker.failed(reason):
-            log.warning("breaker.opened", service=upstream.name, reason=reason)
-        self._on_failure(upstream.name)
+        async def attempt(left_s: float) -> Message:
+            return await upstream.ask(
+                "tools/call",
+                _params_for(call, tool, allowed, upstream.token, arguments, left_s),
+                request_id=call.request_id,
+                name=tool.upstream,
+                param_headers=headers,
+                on_notify=call.on_notify,
+            )
+
+        asked = Asked(
+            tool,
+            call.caller.id,
+            track.args_hash,
+            seconds_for(call, tool, arguments, self._deadline_s),
+            call.request_id,
+            repeatable=may_repeat(tool, allowed, arguments),
+            plain=not ANSWERS & call.params.keys(),
+            fresh=call.fresh or mapping(call.params.get("_meta")).get(FRESH_META) is True,
+        )
+        return await self._resilience.run(asked, attempt)
 
     def _row(self, call: ToolCall, track: _Track, outcome: str) -> Row:
         finished = None if outcome == "intent" else (time.perf_counter() - track.started) * 1000
@@ -200,13 +206,33 @@ def deadline_of(tool: CatalogTool, arguments: Mapping[str, Any], default_s: floa
     return tool.deadline_s or default_s
 
 
+def seconds_for(call: ToolCall, tool: CatalogTool, arguments: Mapping[str, Any], default_s: float) -> float:
+    """`deadline_of`, but never more than what the caller has left. Raises TimedOut when that is nothing."""
+    seconds = deadline_of(tool, arguments, default_s)
+    asked = mapping(call.params.get("_meta")).get(DEADLINE_META)
+    for left in (call.within_s, asked):
+        if isinstance(left, int | float) and not isinstance(left, bool):
+            seconds = min(seconds, float(left))
+    if seconds <= 0:
+        raise TimedOut(f"{tool.id} was not run: the call that it is part of has no time left")
+    return seconds
+
+
+def may_repeat(tool: CatalogTool, allowed: Risk, arguments: Mapping[str, Any]) -> bool:
+    """Whether sending this call twice does no more than sending it once."""
+    if tool.repeatable or Risk.read in (tool.risk, allowed):
+        return True
+    return tool.takes_idempotency_key and bool(arguments.get(IDEMPOTENCY_KEY))
+
+
 def _params_for(
     call: ToolCall, tool: CatalogTool, allowed: Risk, token: str, arguments: Mapping[str, Any], seconds: float
 ) -> dict[str, Any]:
     allowance = trust.Allowance(call.caller, tool.id, trust.canonical_hash(arguments), allowed, call.correlation_id)
     meta = {
         **mapping(call.params.get("_meta")),
-        trust.ALLOW_META: allowance.signed(token, seconds + 5),
+        trust.ALLOW_META: allowance.signed(token, seconds + GRACE_S, within_s=seconds),
+        DEADLINE_META: round(seconds, 3),
         "traceparent": correlation.traceparent(call.correlation_id),
     }
     return {**call.params, "name": tool.upstream, "_meta": meta}

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from fleetkit.settings import FleetSettings
 from fleetkit.store import Store, open_store
 
-__all__ = ["api_keys", "audit", "catalog", "open_hub_store"]
+__all__ = ["api_keys", "audit", "breakers", "catalog", "open_hub_store", "quotas"]
 
 metadata = sa.MetaData()
 
@@ -49,6 +49,27 @@ catalog = sa.Table(
     sa.Column("service", sa.String, primary_key=True),
     sa.Column("listed_at", sa.Float, nullable=False),
     sa.Column("tools", sa.JSON, nullable=False),
+)
+
+breakers = sa.Table(  # those that are not closed
+    "breakers",
+    metadata,
+    sa.Column("service", sa.String, primary_key=True),
+    sa.Column("tool", sa.String, primary_key=True),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("wait_s", sa.Float, nullable=False),
+    sa.Column("retry_at", sa.Float, nullable=False),
+)
+
+quotas = sa.Table(  # what was used of long windows
+    "quotas",
+    metadata,
+    sa.Column("bucket", sa.String, primary_key=True),
+    sa.Column("starts", sa.Float, nullable=False),
+    sa.Column("ends", sa.Float, nullable=False),
+    sa.Column("used", sa.Integer, nullable=False),
 )
 
 
