@@ -30,7 +30,7 @@ from master_mcp.mcp.door import McpDoor
 from master_mcp.mcp.legacy import LegacyEra
 from master_mcp.mcp.lists import Lists
 from master_mcp.mcp.modern import ModernEra
-from master_mcp.proxy.call import Proxy, unlimited
+from master_mcp.proxy.call import Proxy
 from master_mcp.proxy.upstream import Upstream
 from master_mcp.resilience.drain import Drain
 from master_mcp.resilience.room import Resilience
@@ -55,7 +55,6 @@ class Hub:
         self.metrics = Metrics()
         self.catalog = Catalog()
         self.fleet = Fleet(self.catalog)
-        self.limits_of = unlimited
 
     @asynccontextmanager
     async def running(self, *, processes: bool = False, only: tuple[str, ...] = ()) -> AsyncGenerator["Hub"]:
@@ -97,14 +96,13 @@ class Hub:
     def _open_doors(self) -> None:
         hub = self.config.hub
         upstreams: dict[str, Upstream] = {m.name: m.upstream for m in self._members() if m.upstream is not None}
-        proxy = Proxy(
+        self.proxy = proxy = Proxy(
             self.catalog,
             upstreams,
             self.audit,
             self.metrics,
             self.resilience,
             deadline_s=hub.deadline_s,
-            limits_of=self.limits_of,
         )
         lists = Lists(self.catalog, self.fleet.status)
         sealer = Sealer(self.ring, hub.session_ttl_s)

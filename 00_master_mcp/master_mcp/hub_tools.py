@@ -4,11 +4,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from fleetkit import Risk, Spoke, correlation
-from fleetkit.errors import NotFound, Refused
+from fleetkit import Risk, Spoke
+from fleetkit.errors import NotFound
 from master_mcp.catalog.tools import Catalog
-from master_mcp.resilience.breaker import Breaker
 from master_mcp.resilience.breakers import Breakers
+from master_mcp.resilience.tools import add_breaker_tools
 from master_mcp.status import Fleet
 
 
@@ -25,17 +25,6 @@ class Service(BaseModel):
     since: float
     tools: int
     breaker: str
-
-
-class BreakerLine(BaseModel):
-    """One breaker; `tool` is empty for a service's own, `since` is seconds since the epoch."""
-
-    service: str
-    tool: str
-    state: str
-    failures: int
-    since: float
-    reason: str
 
 
 class ServerInfo(BaseModel):
@@ -61,6 +50,7 @@ class ToolLine(BaseModel):
 def build(fleet: Fleet, catalog: Catalog, breakers: Breakers) -> Spoke:
     """The spoke `master` over these rooms."""
     spoke = Spoke("master", instructions="The hub itself.")
+    add_breaker_tools(spoke, breakers)
 
     @spoke.tool(risk=Risk.read)
     async def get_server_info() -> ServerInfo:
@@ -101,41 +91,9 @@ def build(fleet: Fleet, catalog: Catalog, breakers: Breakers) -> Spoke:
             and all(word in f"{line.id} {line.summary}".lower() for word in words)
         ]
 
-    @spoke.tool(risk=Risk.read)
-    async def list_breakers() -> list[BreakerLine]:
-        """Every circuit breaker: one per service, and one per tool that has failed lately."""
-        return [_breaker_line(breaker) for breaker in breakers.listed()]
-
-    @spoke.tool(risk=Risk.change, idempotent=True)
-    async def reset_breaker(name: str) -> list[str]:
-        """Close a circuit breaker by hand, for operators; returns what was not closed.
-
-        Args:
-            name: a service (its tools' breakers close with it), a tool's id, or `all`.
-        """
-        _only_operators()
-        return breakers.reset(name)
-
     # The decorator registers them; naming them here tells the type checker that they are used.
-    _ = (get_server_info, list_services, get_service_health, list_tools, list_breakers, reset_breaker)
+    _ = (get_server_info, list_services, get_service_health, list_tools)
     return spoke
-
-
-def _only_operators() -> None:
-    context = correlation.current()
-    if context is None or context.caller is None or context.caller.role != "operator":
-        raise Refused("only an operator key may do this: ask an operator")
-
-
-def _breaker_line(breaker: Breaker) -> BreakerLine:
-    return BreakerLine(
-        service=breaker.service,
-        tool=breaker.tool,
-        state=breaker.state,
-        failures=breaker.failures,
-        since=breaker.since,
-        reason=breaker.reason,
-    )
 
 
 def _line(tool_id: str, wire: str, service: str, risk: str, definition: Any) -> ToolLine:

@@ -123,9 +123,7 @@ async def test_the_longest_wait_is_told(limiter: Limiter) -> None:
         ((), [False, False, False]),
     ],
 )
-async def test_a_limit_counts_by_what_it_names(
-    limiter: Limiter, by: tuple[str, ...], others_pass: list[bool]
-) -> None:
+async def test_a_limit_counts_by_what_it_names(limiter: Limiter, by: tuple[str, ...], others_pass: list[bool]) -> None:
     limit = Limit("one", 1, 60.0, by=by)  # pyright: ignore[reportArgumentType] - the cases above are its words
     assert await passes(limiter, limit)
     found = [
@@ -210,6 +208,8 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def kept(store: Store, clock: Clock) -> tuple[Limiter, QuotaKeeper]:
+    """A hub that starts on this database: what was queued before is on disk."""
+    store.write_now(lambda _: None)
     buckets = LocalBuckets(clock, clock)
     keeper = QuotaKeeper(store, buckets)
     keeper.load()
@@ -241,5 +241,3 @@ async def test_a_quota_goes_on_when_it_cannot_be_written(
     keeper.flush()
     assert not await passes(limiter, quota)
     assert "quotas.not_kept" in capsys.readouterr().out
-
-

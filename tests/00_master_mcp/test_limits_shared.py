@@ -49,7 +49,7 @@ class SharingHub:
 
     def __init__(self, server: RedisServer) -> None:
         self.clock = Clock()
-        self.shared = Shared(server.url, self.clock)
+        self.shared = Shared(server.url, self.clock, timeout_s=20)
         self.limiter = Limiter(SharedBuckets(self.shared, LocalBuckets()), Metrics())
         self.answers = SharedAnswers(self.shared)
 
@@ -133,9 +133,7 @@ async def test_an_answer_kept_by_one_hub_is_found_by_the_other(hubs: list[Sharin
     assert await hubs[1].answers.get("k") == b"answer"
 
 
-async def test_without_redis_no_answer_is_kept_and_nothing_fails(
-    hubs: list[SharingHub], server: RedisServer
-) -> None:
+async def test_without_redis_no_answer_is_kept_and_nothing_fails(hubs: list[SharingHub], server: RedisServer) -> None:
     server.stop()
     await hubs[0].answers.put("k", b"answer", 60)
     assert await hubs[0].answers.get("k") is None

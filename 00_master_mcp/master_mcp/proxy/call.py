@@ -85,7 +85,7 @@ class Proxy:
         self._metrics = metrics
         self._resilience = resilience
         self._deadline_s = deadline_s
-        self._limits_of = limits_of
+        self.limits_of = limits_of
 
     async def call(self, call: ToolCall) -> Message:
         """The spoke's JSON-RPC answer, `result` or `error`. Raises the FleetError that stopped the call."""
@@ -117,7 +117,7 @@ class Proxy:
         upstream = self._upstreams.get(tool.service)
         if upstream is None:
             raise Unavailable(f"{tool.service} is not running here: see master.listServices")
-        async with self._resilience.admitted(call.caller, tool, self._limits_of(call.caller, tool)):
+        async with self._resilience.admitted(call.caller, tool, self.limits_of(call.caller, tool)):
             if tool.risk is not Risk.read and allowed is not Risk.read:
                 await self._audit.commit(self._row(call, track, "intent"))
                 track.intended = True

@@ -14,7 +14,8 @@ log = get_logger()
 
 T = TypeVar("T")
 
-TIMEOUT_S = 0.5
+TIMEOUT_S = 1.0
+CONNECTIONS = 16  # more only makes a busy hub wait for connections to be made
 ALONE_S = 2.0  # after a failure Redis is left alone this long, so that its absence costs few calls a wait
 PREFIX = "mcp-fleet:"
 
@@ -62,10 +63,15 @@ class _Script(Protocol):
 class Shared:
     """One Redis. What it cannot do for the moment is answered by `otherwise`, and said once."""
 
-    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self.redis: redis.Redis = redis.Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
-            url, socket_timeout=TIMEOUT_S, socket_connect_timeout=TIMEOUT_S
+    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic, timeout_s: float = TIMEOUT_S) -> None:
+        pool = redis.BlockingConnectionPool.from_url(  # pyright: ignore[reportUnknownMemberType]
+            url,
+            max_connections=CONNECTIONS,
+            timeout=timeout_s,
+            socket_timeout=timeout_s,
+            socket_connect_timeout=timeout_s,
         )
+        self.redis = redis.Redis.from_pool(pool)
         self._clock = clock
         self._alone_until = 0.0
         self._lost = False
@@ -82,9 +88,9 @@ class Shared:
                 log.warning("redis.lost", reason=str(error) or type(error).__name__, until="it answers, alone")
             self._lost = True
             return await otherwise()
-        if self._lost:
+        if self._lost and self._clock() >= self._alone_until:
             log.info("redis.found")
-        self._lost = False
+            self._lost = False
         return found
 
     async def close(self) -> None:
