@@ -3,19 +3,20 @@
 `survives` marks a test with its row of the survival table (docs/survival.md).
 """
 
+import asyncio
 import secrets
 import signal
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Generator
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jumping_clock
 import processes
-import pytest
 from processes import CHECKOUT, Process, plain_environment
 from support import free_port
 from wire import ModernClient, Reply
@@ -46,10 +47,10 @@ def survives(fault: str, *, callers: str, afterwards: str) -> Callable[[F], F]:
 class Spoke:
     """A spoke process of the tests; it can be killed, frozen and started again on its port."""
 
-    def __init__(self, data: Path, name: str, program: str = "spoke.py", env: dict[str, str] | None = None) -> None:
+    def __init__(self, data: Path, name: str, program: str, env: dict[str, str]) -> None:
         self.data, self.name, self.program = data, name, program
         self.port = free_port()
-        self._env = plain_environment() | (env or {})
+        self._env = plain_environment() | env
         self.process = self.start()
 
     def start(self) -> Process:
@@ -82,71 +83,152 @@ class Spoke:
         path = self.data / f"{self.name}.journal"
         return path.read_text(encoding="utf-8").split() if path.exists() else []
 
-    def row(self, number: int) -> dict[str, Any]:
+    def says(self, how: str) -> None:
+        """How a liar answers from now on: a name of spoken.py."""
+        (self.data / f"{self.name}.lie").write_text(how, encoding="utf-8")
+
+    def row(self, number: int, **more: Any) -> dict[str, Any]:
         """Its row of fleet.yaml."""
-        return {"number": number, "namespace": f"os.{self.name}", "url": f"http://127.0.0.1:{self.port}"}
+        return {"number": number, "namespace": f"os.{self.name}", "url": f"http://127.0.0.1:{self.port}", **more}
+
+
+class Machinery:
+    """Every process of the fleet, shared by the tests of a module: each finds it whole."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self.clock = data / "clock"
+        self.clock.write_text("0", encoding="utf-8")
+        env = {jumping_clock.VARIABLE: str(self.clock)}
+        self.victim = Spoke(data, "victim", "spoke.py", env)
+        self.liar = Spoke(data, "liar", "liar.py", env)
+        self.bystander = Spoke(data, "bystander", "spoke.py", env)
+        rows = {
+            "victim": self.victim.row(70, concurrency=2),
+            "liar": self.liar.row(71),
+            "bystander": self.bystander.row(72),
+        }
+        settings = {
+            "drain_s": 120,
+            "resilience": {"queue_s": 0},
+            "database_url": f"sqlite:///{data / 'hub.db'}?timeout=0.5",
+        }
+        self.hub = _Hub(data, rows, settings, env)
+
+    def end(self) -> None:
+        """End every process by its id."""
+        self.hub.process.kill()
+        for spoke in (self.victim, self.liar, self.bystander):
+            spoke.process.kill()
+
+
+class _Hub(processes.Hub):
+    program = CHECKOUT / "tests" / "chaos" / "hub.py"
+
+    def __init__(self, data: Path, rows: dict[str, Any], settings: dict[str, Any], env: dict[str, str]) -> None:
+        self.environment = env
+        super().__init__(data, rows, settings)
 
 
 @dataclass
 class Fleet:
-    """A running fleet; every call it makes is remembered by its correlation id."""
+    """The fleet as one test uses it: its calls are remembered by their correlation ids, its marks are its own."""
 
-    hub: processes.Hub
-    victim: Spoke
-    bystander: Spoke
+    machinery: Machinery
     client: ModernClient
+    label: str = field(default_factory=lambda: secrets.token_hex(4))
     calls: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def hub(self) -> processes.Hub:
+        """The hub's process."""
+        return self.machinery.hub
+
+    @property
+    def victim(self) -> Spoke:
+        """The spoke that is ill-treated."""
+        return self.machinery.victim
+
+    @property
+    def bystander(self) -> Spoke:
+        """The spoke beside it."""
+        return self.machinery.bystander
 
     async def look(self, at: Spoke) -> Reply:
         """Call `look`."""
-        return await self._call(f"os.{at.name}.look", {})
+        return await self._call(f"os.{at.name}.look", {}, "")
 
     async def write(self, at: Spoke, mark: str) -> Reply:
         """Call `write`."""
+        mark = f"{self.label}:{mark}"
         return await self._call(f"os.{at.name}.write", {"mark": mark}, mark)
 
-    async def _call(self, tool: str, arguments: dict[str, Any], mark: str = "") -> Reply:
+    def wrote(self, at: Spoke) -> list[str]:
+        """The marks of this test that `write` wrote there, in order."""
+        return [mark.partition(":")[2] for mark in at.wrote() if mark.startswith(self.label)]
+
+    async def _call(self, tool: str, arguments: dict[str, Any], mark: str) -> Reply:
         correlation_id = secrets.token_hex(16)
         self.calls[correlation_id] = mark
         return await self.client.call(tool, arguments, _meta={"traceparent": f"00-{correlation_id}-{'1' * 16}-01"})
 
-    async def bystander_answers(self, times: int = 5) -> None:
-        """Whatever happened to others, the neighbour reads and changes as ever."""
-        for number in range(times):
+    async def begun(self, mark: str) -> "asyncio.Task[Reply]":
+        """A change at the victim that has run; inside `victim.holding()` it does not come back."""
+        task = asyncio.create_task(self.write(self.victim, mark))
+        while mark not in self.wrote(self.victim):
+            await asyncio.sleep(0)
+        return task
+
+    async def bystander_answers(self, times: int = 3) -> None:
+        """Whatever happens to others, the neighbour reads and changes as ever."""
+        for _ in range(times):
             assert code(await self.look(self.bystander)) == "ok"
-            mark = f"b{len(self.calls)}-{number}"
+            mark = f"b{len(self.calls)}"
             assert code(await self.write(self.bystander, mark)) == "ok"
-            assert self.bystander.wrote()[-1] == mark
+            assert self.wrote(self.bystander)[-1] == mark
 
-    def healthy(self, after: int) -> None:
-        """Wait until the hub says, after its line number `after`, that the victim answers."""
-        self.hub.process.until(
-            lambda line: line["event"] == "spoke.healthy" and line["spoke"] == self.victim.name, after
+    async def said(self, event: str, after: int) -> None:
+        """Wait until the hub logs this event, of the victim where it is one of a spoke, after its line `after`."""
+        await asyncio.to_thread(
+            self.hub.process.until,
+            lambda line: line["event"] == event and line.get("spoke", self.victim.name) == self.victim.name,
+            after,
         )
 
-    def unavailable(self, after: int) -> None:
-        """Wait until the hub says that the victim is down."""
-        self.hub.process.until(
-            lambda line: line["event"] == "spoke.unavailable" and line["spoke"] == self.victim.name, after
-        )
-
-    def audited(self) -> dict[str, list[str]]:
-        """The outcomes on record by correlation id."""
-        with sqlite3.connect(self.hub.data_dir / "hub.db") as db:
-            rows = db.execute("SELECT correlation_id, outcome FROM audit ORDER BY seq").fetchall()
-        db.close()
-        found: dict[str, list[str]] = {}
-        for correlation_id, outcome in rows:
-            found.setdefault(correlation_id, []).append(outcome)
-        return found
+    async def first_good(self, at: Spoke, stopwatch: "Stopwatch") -> None:
+        """What failed is whole again: ask until the hub lets a change through; that one is done, the others not."""
+        stopwatch.recovery()
+        tries = 0
+        while code(await self.write(at, f"again{tries}")) != "ok":
+            tries += 1
+        stopwatch.good()
+        assert [mark for mark in self.wrote(at) if mark.startswith("again")] == [f"again{tries}"]
 
     def hold_to_account(self) -> None:
         """No change ran twice, and every one that ran was on record before it did."""
-        done = [mark for spoke in (self.victim, self.bystander) for mark in spoke.wrote()]
+        done = [mark for spoke in (self.victim, self.bystander, self.machinery.liar) for mark in spoke.wrote()]
+        done = [mark for mark in done if mark.startswith(self.label)]
         assert [mark for mark, times in Counter(done).items() if times > 1] == []
         by_mark = {mark: correlation_id for correlation_id, mark in self.calls.items() if mark}
-        on_record = self.audited()
-        assert [mark for mark in done if on_record.get(by_mark[mark], [""])[0] != "intent"] == []
+        first = first_outcomes(self.machinery.data / "hub.db")
+        assert [mark for mark in done if first.get(by_mark[mark]) != "intent"] == []
+
+
+def first_outcomes(database: Path) -> dict[str, str]:
+    """The first outcome on record of each call, by its correlation id."""
+    found: dict[str, str] = {}
+    for correlation_id, outcome in select(database, "SELECT correlation_id, outcome FROM audit ORDER BY seq"):
+        found.setdefault(correlation_id, outcome)
+    return found
+
+
+def select(database: Path, query: str) -> list[Any]:
+    """The rows of a query, as another process than the hub sees them."""
+    db = sqlite3.connect(database)
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
 
 
 def code(reply: Reply) -> str:
@@ -169,49 +251,3 @@ class Stopwatch:
     def good(self) -> None:
         """A call succeeded."""
         self._record(GOOD_S, round(time.perf_counter() - self._from, 1))
-
-
-@pytest.fixture
-def stopwatch(record_property: Callable[[str, object], None]) -> Stopwatch:
-    """See Stopwatch."""
-    return Stopwatch(record_property)
-
-
-@asynccontextmanager
-async def running_fleet(
-    data: Path,
-    program: str = "spoke.py",
-    env: dict[str, str] | None = None,
-    hub: dict[str, Any] | None = None,
-    **row: Any,
-) -> AsyncGenerator[Fleet]:
-    """A hub with two spokes; `program` and `row` are the victim's, `env` everybody's, `hub` the hub's settings."""
-    async with AsyncExitStack() as stack:
-        spokes = stack.enter_context(_spokes(data, program, env))
-        rows = {"victim": {**spokes[0].row(70), **row}, "bystander": spokes[1].row(71)}
-        process = _Hub(data, rows, hub or {}, env or {})
-        stack.callback(process.stop)
-        client = await stack.enter_async_context(ModernClient(f"{process.url}/mcp", process.key("admin")))
-        fleet = Fleet(process, spokes[0], spokes[1], client)
-        yield fleet
-        process.stop()
-        fleet.hold_to_account()
-
-
-class _Hub(processes.Hub):
-    program = CHECKOUT / "tests" / "chaos" / "hub.py"
-
-    def __init__(self, data: Path, rows: dict[str, Any], hub: dict[str, Any], env: dict[str, str]) -> None:
-        self.environment = env
-        super().__init__(data, rows, hub)
-
-
-@contextmanager
-def _spokes(data: Path, program: str, env: dict[str, str] | None) -> Generator[list[Spoke]]:
-    with ExitStack() as stack:
-        made: list[Spoke] = []
-        for name, which in (("victim", program), ("bystander", "spoke.py")):
-            spoke = Spoke(data, name, which, env)
-            made.append(spoke)
-            stack.callback(lambda spoke=spoke: spoke.process.kill())
-        yield made

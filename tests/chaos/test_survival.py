@@ -1,7 +1,7 @@
 """Parts of a running fleet are killed, frozen, cut off, lied to and starved; the rest goes on.
 
 In every one of these tests the neighbour of what fails answers every call, no change runs twice, and every
-change that ran was on record before it did (`running_fleet` looks at that at its end). They wait for
+change that ran was on record before it did (the fixture `fleet` looks at that after each). They wait for
 states, never for times.
 """
 
@@ -14,25 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import aiohttp
-import jumping_clock
 import pytest
-from chaos_fleet import Fleet, Stopwatch, code, running_fleet, stopwatch, survives
+from chaos_fleet import Fleet, Stopwatch, code, select, survives
 
-pytestmark = pytest.mark.timeout(180)  # a loaded machine starts four processes a test
-_ = stopwatch  # a fixture
-
-
-async def begun(fleet: Fleet, mark: str) -> "asyncio.Task[object]":
-    """A change at the victim that has run and does not come back; wait for it with `fleet.victim.holding()`."""
-    task = asyncio.create_task(fleet.write(fleet.victim, mark))
-    while mark not in fleet.victim.wrote():
-        await asyncio.sleep(0)
-    return task
-
-
-async def ended(task: "asyncio.Task[object]") -> str:
-    """What came of a call."""
-    return code(await task)  # type: ignore[arg-type] - a Reply
+pytestmark = pytest.mark.timeout(180)  # several processes start on a machine that may be busy
 
 
 @survives(
@@ -40,24 +25,23 @@ async def ended(task: "asyncio.Task[object]") -> str:
     callers="the call under way: `unavailable`, its outcome unknown, not repeated; further ones: `unavailable` at once",
     afterwards="started again it answers without anybody reconnecting",
 )
-async def test_a_killed_spoke(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    async with running_fleet(tmp_path) as fleet:
-        printed = fleet.hub.process.printed
-        with fleet.victim.holding():
-            change = await begun(fleet, "m1")
-            fleet.victim.process.kill()
-            assert await ended(change) == "unavailable"
-        fleet.unavailable(printed)
-        assert code(await fleet.look(fleet.victim)) == "unavailable"
-        assert code(await fleet.write(fleet.victim, "m2")) == "unavailable"
-        await fleet.bystander_answers()
-        printed = fleet.hub.process.printed
-        fleet.victim.start()
-        stopwatch.recovery()
-        fleet.healthy(printed)
-        assert code(await fleet.write(fleet.victim, "m3")) == "ok"
-        stopwatch.good()
-        assert fleet.victim.wrote() == ["m1", "m3"]
+async def test_a_killed_spoke(fleet: Fleet, stopwatch: Stopwatch) -> None:
+    printed = fleet.hub.process.printed
+    with fleet.victim.holding():
+        change = await fleet.begun("m1")
+        fleet.victim.process.kill()
+        assert code(await change) == "unavailable"
+    await fleet.said("spoke.unavailable", printed)
+    assert code(await fleet.look(fleet.victim)) == "unavailable"
+    assert code(await fleet.write(fleet.victim, "m2")) == "unavailable"
+    await fleet.bystander_answers()
+    printed = fleet.hub.process.printed
+    await asyncio.to_thread(fleet.victim.start)
+    stopwatch.recovery()
+    await fleet.said("spoke.healthy", printed)
+    assert code(await fleet.write(fleet.victim, "m3")) == "ok"
+    stopwatch.good()
+    assert fleet.wrote(fleet.victim) == ["m1", "m3"]
 
 
 @survives(
@@ -65,22 +49,21 @@ async def test_a_killed_spoke(tmp_path: Path, stopwatch: Stopwatch) -> None:
     callers="`timed_out` at the deadline, then `unavailable` at once",
     afterwards="thawed (SIGCONT) it answers; what it had been sent before runs once or not at all",
 )
-async def test_a_frozen_spoke(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    async with running_fleet(tmp_path) as fleet:
-        printed = fleet.hub.process.printed
-        fleet.victim.freeze()
-        frozen = [asyncio.create_task(fleet.write(fleet.victim, f"m{n}")) for n in range(3)]
-        await fleet.bystander_answers()
-        assert {code(await task) for task in frozen} <= {"timed_out", "unavailable"}
-        fleet.unavailable(printed)
-        assert code(await fleet.look(fleet.victim)) == "unavailable"
-        printed = fleet.hub.process.printed
-        fleet.victim.thaw()
-        stopwatch.recovery()
-        fleet.healthy(printed)
-        assert code(await fleet.write(fleet.victim, "m9")) == "ok"
-        stopwatch.good()
-        assert fleet.victim.wrote().count("m9") == 1
+async def test_a_frozen_spoke(fleet: Fleet, stopwatch: Stopwatch) -> None:
+    printed = fleet.hub.process.printed
+    fleet.victim.freeze()
+    frozen = [asyncio.create_task(fleet.write(fleet.victim, f"m{n}")) for n in range(2)]
+    await fleet.bystander_answers()
+    assert {code(await task) for task in frozen} <= {"timed_out", "unavailable"}
+    await fleet.said("spoke.unavailable", printed)
+    assert code(await fleet.look(fleet.victim)) == "unavailable"
+    printed = fleet.hub.process.printed
+    fleet.victim.thaw()
+    stopwatch.recovery()
+    await fleet.said("spoke.healthy", printed)
+    assert code(await fleet.write(fleet.victim, "m9")) == "ok"
+    stopwatch.good()
+    assert fleet.wrote(fleet.victim).count("m9") == 1
 
 
 @survives(
@@ -88,57 +71,39 @@ async def test_a_frozen_spoke(tmp_path: Path, stopwatch: Stopwatch) -> None:
     callers="as many as its `concurrency` are under way, as many wait up to `queue_s`; the rest: `over_budget`",
     afterwards="what was under way ends well",
 )
-async def test_a_slow_spoke(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    async with running_fleet(tmp_path, hub={"resilience": {"queue_s": 0}}, concurrency=2) as fleet:
-        with fleet.victim.holding():
-            under_way = [await begun(fleet, f"m{n}") for n in range(2)]
-            refused = [code(await fleet.write(fleet.victim, f"r{n}")) for n in range(5)]
-            await fleet.bystander_answers()
-        assert refused == ["over_budget"] * 5
-        stopwatch.recovery()
-        assert [await ended(task) for task in under_way] == ["ok", "ok"]
-        stopwatch.good()
-        assert fleet.victim.wrote() == ["m0", "m1"]
+async def test_a_slow_spoke(fleet: Fleet, stopwatch: Stopwatch) -> None:
+    with fleet.victim.holding():
+        under_way = [await fleet.begun(f"m{n}") for n in range(2)]
+        refused = [code(await fleet.write(fleet.victim, f"r{n}")) for n in range(5)]
+        await fleet.bystander_answers()
+    assert refused == ["over_budget"] * 5
+    stopwatch.recovery()
+    assert [code(await task) for task in under_way] == ["ok", "ok"]
+    stopwatch.good()
+    assert fleet.wrote(fleet.victim) == ["m0", "m1"]
 
 
 async def misled(fleet: Fleet, lies: list[str]) -> None:
     """One change for each lie: sent once, whatever came back."""
+    liar = fleet.machinery.liar
     for number, lie in enumerate(lies):
-        says(fleet, lie)
-        assert code(await fleet.write(fleet.victim, f"m{number}")) == "unavailable"
+        liar.says(lie)
+        assert code(await fleet.write(liar, f"m{number}")) == "unavailable"
         await fleet.bystander_answers(1)
-    assert fleet.victim.wrote() == [f"m{number}" for number in range(len(lies))]
-
-
-def says(fleet: Fleet, how: str) -> None:
-    """How the liar answers from now on."""
-    (fleet.hub.data_dir / "victim.lie").write_text(how, encoding="utf-8")
-
-
-async def first_good(fleet: Fleet, stopwatch: Stopwatch) -> None:
-    """What failed is whole again: ask until the hub lets a change through, and see that it is good."""
-    stopwatch.recovery()
-    tries = 0
-    while code(await fleet.write(fleet.victim, f"again{tries}")) != "ok":
-        tries += 1
-    stopwatch.good()
-    assert fleet.victim.wrote()[-1] == f"again{tries}"
-    assert [mark for mark in fleet.victim.wrote() if mark.startswith("again")] == [f"again{tries}"]
+    assert fleet.wrote(liar) == [f"m{number}" for number in range(len(lies))]
 
 
 @survives(
     "a spoke cuts its sockets in the middle of its answers",
-    callers="a read is asked again up to twice; a change is sent once: `unavailable`, its outcome unknown",
+    callers="`unavailable`, the outcome unknown; a change is sent once",
     afterwards="the tool's breaker, open after five, lets one call through to try, and closes",
 )
-async def test_a_spoke_that_cuts_its_sockets(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    async with running_fleet(tmp_path, "liar.py") as fleet:
-        await misled(fleet, ["cut_off", "closes_mid_stream", "cut_off", "closes_mid_stream", "cut_off"])
-        refused = await fleet.write(fleet.victim, "never")
-        assert code(refused) == "unavailable"
-        assert "never" not in fleet.victim.wrote()
-        says(fleet, "good")
-        await first_good(fleet, stopwatch)
+async def test_a_spoke_that_cuts_its_sockets(fleet: Fleet, stopwatch: Stopwatch) -> None:
+    await misled(fleet, ["cut_off", "closes_mid_stream", "cut_off", "closes_mid_stream", "cut_off"])
+    assert code(await fleet.write(fleet.machinery.liar, "stopped")) == "unavailable"
+    assert "stopped" not in fleet.wrote(fleet.machinery.liar)
+    fleet.machinery.liar.says("good")
+    await fleet.first_good(fleet.machinery.liar, stopwatch)
 
 
 @survives(
@@ -146,11 +111,10 @@ async def test_a_spoke_that_cuts_its_sockets(tmp_path: Path, stopwatch: Stopwatc
     callers="`unavailable` with the reason; a change is sent once",
     afterwards="the tool's breaker, open after five, lets one call through to try, and closes",
 )
-async def test_a_lying_spoke(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    async with running_fleet(tmp_path, "liar.py") as fleet:
-        await misled(fleet, ["invalid_json", "wrong_id", "neither", "not_an_object", "empty"])
-        says(fleet, "good")
-        await first_good(fleet, stopwatch)
+async def test_a_lying_spoke(fleet: Fleet, stopwatch: Stopwatch) -> None:
+    await misled(fleet, ["invalid_json", "wrong_id", "neither", "not_an_object", "empty"])
+    fleet.machinery.liar.says("good")
+    await fleet.first_good(fleet.machinery.liar, stopwatch)
 
 
 @survives(
@@ -158,19 +122,18 @@ async def test_a_lying_spoke(tmp_path: Path, stopwatch: Stopwatch) -> None:
     callers="the connection is lost; nobody repeats the change",
     afterwards="started again it knows its tools and keys, and the change is on record as begun",
 )
-async def test_a_killed_hub(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    async with running_fleet(tmp_path) as fleet:
-        with fleet.victim.holding():
-            change = await begun(fleet, "m1")
-            fleet.hub.process.kill()
-            with pytest.raises(aiohttp.ClientError):
-                await change
-        stopwatch.recovery()
-        fleet.hub.restart()
-        assert code(await fleet.write(fleet.victim, "m2")) == "ok"
-        stopwatch.good()
-        await fleet.bystander_answers(1)
-        assert fleet.victim.wrote() == ["m1", "m2"]
+async def test_a_killed_hub(fleet: Fleet, stopwatch: Stopwatch) -> None:
+    with fleet.victim.holding():
+        change = await fleet.begun("m1")
+        fleet.hub.process.kill()
+        with pytest.raises(aiohttp.ClientError):
+            await change
+    stopwatch.recovery()
+    await asyncio.to_thread(fleet.hub.restart)
+    assert code(await fleet.write(fleet.victim, "m2")) == "ok"
+    stopwatch.good()
+    await fleet.bystander_answers(1)
+    assert fleet.wrote(fleet.victim) == ["m1", "m2"]
 
 
 @contextmanager
@@ -191,7 +154,7 @@ async def reads_go_on(fleet: Fleet) -> None:
         assert code(await fleet.look(fleet.victim)) == "ok"
         assert code(await fleet.write(fleet.victim, f"refused{number}")) == "unavailable"
         assert code(await fleet.look(fleet.bystander)) == "ok"
-    assert fleet.victim.wrote() == []
+    assert fleet.wrote(fleet.victim) == []
 
 
 @survives(
@@ -199,13 +162,11 @@ async def reads_go_on(fleet: Fleet) -> None:
     callers="reads go on; a change is refused (`unavailable`) before it is sent, because it cannot be recorded",
     afterwards="once the lock is gone changes go through",
 )
-async def test_a_locked_database(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    patient = f"sqlite:///{tmp_path / 'hub.db'}?timeout=0.1"
-    async with running_fleet(tmp_path, hub={"database_url": patient}) as fleet:
-        with locked(tmp_path / "hub.db"):
-            await reads_go_on(fleet)
-        await first_good(fleet, stopwatch)
-        await fleet.bystander_answers(1)
+async def test_a_locked_database(fleet: Fleet, stopwatch: Stopwatch) -> None:
+    with locked(fleet.machinery.data / "hub.db"):
+        await reads_go_on(fleet)
+    await fleet.first_good(fleet.victim, stopwatch)
+    await fleet.bystander_answers(1)
 
 
 @contextmanager
@@ -224,12 +185,11 @@ def no_room(pid: int) -> Generator[None]:
     callers="reads go on; a change is refused (`unavailable`) before it is sent, because it cannot be recorded",
     afterwards="once there is room changes go through",
 )
-async def test_a_full_disk(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    async with running_fleet(tmp_path) as fleet:
-        with no_room(fleet.hub.process.pid):
-            await reads_go_on(fleet)
-        await first_good(fleet, stopwatch)
-        await fleet.bystander_answers(1)
+async def test_a_full_disk(fleet: Fleet, stopwatch: Stopwatch) -> None:
+    with no_room(fleet.hub.process.pid):
+        await reads_go_on(fleet)
+    await fleet.first_good(fleet.victim, stopwatch)
+    await fleet.bystander_answers(1)
 
 
 @survives(
@@ -237,27 +197,16 @@ async def test_a_full_disk(tmp_path: Path, stopwatch: Stopwatch) -> None:
     callers="nothing: what was signed before the jump and read after it is refused, the next call is good",
     afterwards="deadlines, limits and breakers follow a clock that does not jump",
 )
-async def test_a_jumping_clock(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    clock = tmp_path / "clock"
-    clock.write_text("0", encoding="utf-8")
-    async with running_fleet(tmp_path, env={jumping_clock.VARIABLE: str(clock)}) as fleet:
-        for number, offset in enumerate((86_400, -86_400, 0)):
-            clock.write_text(str(offset), encoding="utf-8")
-            stopwatch.recovery()
-            assert code(await fleet.write(fleet.victim, f"m{number}")) == "ok"
-            stopwatch.good()
-            assert code(await fleet.look(fleet.victim)) == "ok"
-            await fleet.bystander_answers(1)
-        at = sorted(moments(tmp_path / "hub.db"))
-        assert at[-1] - at[0] > 2 * 86_000  # it did jump
-
-
-def moments(database: Path) -> list[float]:
-    """When the audit rows say that they were written."""
-    with sqlite3.connect(database) as db:
-        found = [float(at) for (at,) in db.execute("SELECT at FROM audit")]
-    db.close()
-    return found
+async def test_a_jumping_clock(fleet: Fleet, stopwatch: Stopwatch) -> None:
+    for number, offset in enumerate((86_400, -86_400, 0)):
+        fleet.machinery.clock.write_text(str(offset), encoding="utf-8")
+        stopwatch.recovery()
+        assert code(await fleet.write(fleet.victim, f"m{number}")) == "ok"
+        stopwatch.good()
+        assert code(await fleet.look(fleet.victim)) == "ok"
+        await fleet.bystander_answers(1)
+    [(first, last)] = select(fleet.machinery.data / "hub.db", "SELECT min(at), max(at) FROM audit")
+    assert last - first > 2 * 86_000  # it did jump
 
 
 @survives(
@@ -265,16 +214,16 @@ def moments(database: Path) -> list[float]:
     callers="the call under way ends well; `/ready` says `draining`; new calls: `unavailable` with `retry_after`",
     afterwards="the hub ends by itself once its last call has, at `drain_s` at the latest",
 )
-async def test_a_stopping_hub(tmp_path: Path, stopwatch: Stopwatch) -> None:
-    async with running_fleet(tmp_path, hub={"drain_s": 120}) as fleet:
-        printed = fleet.hub.process.printed
-        with fleet.victim.holding():
-            change = await begun(fleet, "m1")
-            fleet.hub.process.signal(signal.SIGTERM)
-            fleet.hub.process.until(lambda line: line["event"] == "hub.draining", printed)
-            refused = (await fleet.look(fleet.victim)).result["structuredContent"]
-            assert (refused["code"], refused["retry_after"]) == ("unavailable", 2.0)
-        stopwatch.recovery()
-        assert await ended(change) == "ok"
-        stopwatch.good()
-        assert fleet.hub.process.ended() == 0
+async def test_a_stopping_hub(fleet: Fleet, stopwatch: Stopwatch) -> None:
+    printed = fleet.hub.process.printed
+    with fleet.victim.holding():
+        change = await fleet.begun("m1")
+        fleet.hub.process.signal(signal.SIGTERM)
+        await fleet.said("hub.draining", printed)
+        refused = (await fleet.look(fleet.victim)).result["structuredContent"]
+        assert (refused["code"], refused["retry_after"]) == ("unavailable", 2.0)
+    stopwatch.recovery()
+    assert code(await change) == "ok"
+    stopwatch.good()
+    assert await asyncio.to_thread(fleet.hub.process.ended) == 0
+    await asyncio.to_thread(fleet.hub.restart)
