@@ -32,7 +32,7 @@ from master_mcp.mcp.lists import Lists
 from master_mcp.mcp.modern import ModernEra
 from master_mcp.proxy.call import Proxy
 from master_mcp.proxy.upstream import Upstream
-from master_mcp.resilience.drain import Drain
+from master_mcp.resilience.drain import Drain, DrainedServer
 from master_mcp.resilience.room import Resilience
 from master_mcp.rest.internal import Internal
 from master_mcp.rest.ops import Ops
@@ -152,7 +152,7 @@ async def _serve(
     hub: Hub, listener: socket.socket, processes: bool, only: tuple[str, ...], announce: Callable[[int], None]
 ) -> None:
     async with hub.running(processes=processes, only=only):
-        web = uvicorn.Server(
+        web = DrainedServer(
             uvicorn.Config(
                 hub.app,
                 lifespan="off",

@@ -2,8 +2,11 @@
 
 import asyncio
 import signal
-from contextlib import suppress
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from typing import Protocol
+
+import uvicorn
 
 from fleetkit.log import get_logger
 from master_mcp.resilience.gate import Gate
@@ -17,7 +20,15 @@ class Server(Protocol):
     """A web server that ends when told."""
 
     should_exit: bool
-    force_exit: bool
+
+
+class DrainedServer(uvicorn.Server):
+    """uvicorn's server that leaves signals to `Drain`: its own handlers would close the doors at once."""
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Capture none."""
+        yield
 
 
 class Drain:
@@ -32,7 +43,7 @@ class Drain:
     def on_signals(self) -> None:
         """Follow SIGTERM and SIGINT from now on."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):  # without them uvicorn re-raises, and nothing is closed
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop)
 
     def stop(self) -> None:
@@ -44,7 +55,7 @@ class Drain:
         log.info("hub.stopped_at_once", cancelled=self._gate.inside)
         self._task.cancel()
         self._gate.cancel()
-        self._server.should_exit = self._server.force_exit = True
+        self._server.should_exit = True
 
     async def _run(self) -> None:
         if self._gate.inside:

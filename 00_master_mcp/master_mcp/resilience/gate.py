@@ -6,6 +6,8 @@ from types import TracebackType
 
 from fleetkit.errors import OverBudget, Unavailable
 
+BACK_WITHIN_S = 2.0  # a guess at how long a restart takes
+
 
 class Gate:
     """`with gate:` around a call. Raises OverBudget when `most` are under way, Unavailable once closed."""
@@ -16,11 +18,12 @@ class Gate:
         self.inside = 0
         self._empty = asyncio.Event()
         self._empty.set()
+        self._cancelled = False
         self.closed = False
 
     def __enter__(self) -> None:
         if self.closed:
-            raise Unavailable("the hub is stopping: call again when it is back", retry_after=2.0)
+            raise Unavailable("the hub is stopping: call again when it is back", retry_after=BACK_WITHIN_S)
         if self.inside >= self._most:
             raise OverBudget("the hub has as many calls under way as it takes: try again soon", retry_after=1.0)
         task = asyncio.current_task()
@@ -39,6 +42,12 @@ class Gate:
         self.inside -= 1
         if self.closed and not self.inside:
             self._empty.set()
+        if self._cancelled and isinstance(error, asyncio.CancelledError):
+            task.uncancel()  # its caller gets an answer
+            raise Unavailable(
+                "the hub was stopped before this call ended; its outcome is unknown: look, then call again",
+                retry_after=BACK_WITHIN_S,
+            ) from error
 
     def close(self) -> None:
         """Take no more calls."""
@@ -51,6 +60,7 @@ class Gate:
         await self._empty.wait()
 
     def cancel(self) -> None:
-        """End what is under way: each call is recorded as cancelled."""
+        """End what is under way: each call is recorded as cancelled, its caller told that it was stopped."""
+        self._cancelled = True
         for task in list(self._tasks):
             task.cancel()
