@@ -190,6 +190,8 @@ def _meta(spec: ToolSpec, canonical: str) -> dict[str, Any]:
         found["fleet/untrusted"] = True
     if spec.reveals is not None:
         found["fleet/reveals"] = spec.reveals
+    if spec.cache_ttl_s is not None:
+        found["fleet/cache"] = {"ttl_s": spec.cache_ttl_s, "by_caller": spec.cache_by_caller}
     if spec.aliases:
         found["fleet/aliases"] = list(spec.aliases)
     return found

@@ -32,6 +32,19 @@ class Metrics:
         self.approvals_pending = Gauge(
             "mcp_approvals_pending", "Held calls that wait for a decision", registry=self.registry
         )
+        self.breaker = Gauge(
+            "mcp_breaker_state",
+            "0 closed, 1 half open, 2 open; without a tool it is the spoke's",
+            ["service", "tool"],
+            registry=self.registry,
+        )
+        self.retries = Counter("mcp_retries", "Calls sent again", ["service", "tool"], registry=self.registry)
+        self.limited = Counter("mcp_limited", "Calls that a limit refused", ["limit"], registry=self.registry)
+        self.cache = Counter(
+            "mcp_cache", "Answers of tools that may be cached: hit, miss, bypass", ["tool", "state"],
+            registry=self.registry,
+        )  # fmt: skip
+        self.inflight = Gauge("mcp_inflight", "Calls under way at a service", ["service"], registry=self.registry)
 
     def observe(self, service: str, tool: str, outcome: str, seconds: float) -> None:
         """Count one finished call; `outcome` is `ok` or an error code."""

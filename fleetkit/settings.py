@@ -24,6 +24,7 @@ from fleetkit import names
 from fleetkit.approval_settings import ApprovalSettings
 from fleetkit.audit_settings import AuditSettings
 from fleetkit.errors import Invalid
+from fleetkit.resilience import ResilienceSettings
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
@@ -66,6 +67,9 @@ class Hub(BaseModel):
     max_answer_bytes: int = Field(default=8 * MIB, ge=1024)
     max_inflight: int = Field(default=512, ge=1, description="calls under way at once, hub wide")
     deadline_s: float = Field(default=30.0, gt=0, description="for a tool that names none")
+    drain_s: float = Field(default=10.0, ge=0, description="how long calls under way may end when the hub is stopped")
+    redis_url: str | None = Field(default=None, description="limits and cached answers shared with other hubs")
+    resilience: ResilienceSettings = ResilienceSettings()
     session_ttl_s: float = Field(default=7 * 86400, gt=0, description="life of an older client's session")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default $FLEET_DATA_DIR/hub.db")
     lockout: Lockouts = Lockouts()
@@ -91,6 +95,7 @@ class SpokeRow(BaseModel):
     url: str | None = Field(default=None, description="where it listens when another machine runs it")
     names: Literal["canonical", "verbatim"] = "canonical"
     token_file: Path | None = None
+    concurrency: int = Field(default=64, ge=1, description="calls under way at it at once")
     calls: list[str] = Field(default=[], description="globs of other domains' tools it may call for its callers")
 
     @property

@@ -53,6 +53,8 @@ class ToolSpec:
     untrusted: bool
     aliases: tuple[str, ...]
     reveals: str | None = None
+    cache_ttl_s: float | None = None
+    cache_by_caller: bool = True
 
     @property
     def name(self) -> str:
@@ -106,6 +108,8 @@ class Spoke:
         untrusted: bool = False,
         aliases: tuple[str, ...] = (),
         reveals: str | None = None,
+        cache_ttl_s: float | None = None,
+        cache_by_caller: bool = True,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Declare a tool; its docstring is what the model reads.
 
@@ -113,7 +117,9 @@ class Spoke:
         the risk and plan of one call when that depends on them. `deadline_s` replaces the fleet's
         default. `idempotent` permits a retry. `untrusted` marks results written by outsiders.
         `aliases` are further canonical ids that are accepted on call. `reveals` names the one field of
-        the result that may hold a secret value and is not masked.
+        the result that may hold a secret value and is not masked. `cache_ttl_s` lets the hub give an
+        answer of a read tool again for so many seconds, to the same caller, or to anybody where
+        `cache_by_caller` is False.
         """
 
         def declare(function: Callable[P, R]) -> Callable[P, R]:
@@ -122,7 +128,12 @@ class Spoke:
                 raise ValueError(f"{self.name}: tool {name!r} is declared twice")
             if not (function.__doc__ or "").strip():
                 raise ValueError(f"{self.name}.{name} has no docstring: it is what the model reads")
-            self.tools[name] = ToolSpec(function, risk, assess, deadline_s, idempotent, untrusted, aliases, reveals)
+            if cache_ttl_s is not None and risk is not Risk.read:
+                raise ValueError(f"{self.name}.{name} can change something: its answers are not to be cached")
+            self.tools[name] = ToolSpec(
+                function, risk, assess, deadline_s, idempotent, untrusted, aliases, reveals, cache_ttl_s,
+                cache_by_caller,
+            )  # fmt: skip
             return function
 
         return declare

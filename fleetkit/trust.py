@@ -23,6 +23,7 @@ from fleetkit.errors import Invalid, Refused, Unavailable
 from fleetkit.risk import Risk, parse_risk
 
 ALLOW_META = "fleet/allow"  # the signed caller context in a request's `_meta`
+DEADLINE_META = "fleet/deadline"  # seconds that a request has left, in its `_meta`
 GRANT_TTL_S = 60
 ROOT_BYTES = 32
 
@@ -122,8 +123,8 @@ class Allowance:
     risk: Risk
     correlation_id: str
 
-    def signed(self, token: str, ttl_s: float) -> str:
-        """The text for `_meta["fleet/allow"]`, valid for `ttl_s` seconds."""
+    def signed(self, token: str, ttl_s: float, within_s: float | None = None) -> str:
+        """The text for `_meta["fleet/allow"]`, valid for `ttl_s` seconds; calls onward end `within_s` seconds."""
         payload = {
             "caller": [self.caller.id, self.caller.name, self.caller.role],
             "tool": self.tool,
@@ -131,6 +132,7 @@ class Allowance:
             "risk": self.risk.value,
             "cid": self.correlation_id,
             "exp": time.time() + ttl_s,
+            "due": time.time() + (ttl_s if within_s is None else within_s),
         }
         return sign(payload, token, "allow")
 

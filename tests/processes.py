@@ -49,11 +49,19 @@ class Process:
         with self._news:
             self._news.notify_all()
 
-    def until(self, wanted: Callable[[Line], bool]) -> Line:
-        """The first line that `wanted` accepts, waited for; fails with all output when it does not come."""
+    @property
+    def printed(self) -> int:
+        """How many JSON lines there are so far."""
+        return len(self._lines)
+
+    def until(self, wanted: Callable[[Line], bool], after: int = 0) -> Line:
+        """The first line that `wanted` accepts, from line number `after` on, waited for.
+
+        Fails with all output when it does not come.
+        """
 
         def found() -> Line | None:
-            return next((line for line in self._lines if wanted(line)), None)
+            return next((line for line in self._lines[after:] if wanted(line)), None)
 
         with self._news:
             self._news.wait_for(lambda: found() or self._process.poll() is not None, READY_WITHIN_S)
@@ -71,6 +79,14 @@ class Process:
     def stop(self) -> int:
         """End it with SIGTERM; its exit code."""
         self._process.terminate()
+        return self._wait()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait for its own end; its exit code."""
         return self._wait()
 
     def kill(self) -> None:
@@ -125,6 +141,9 @@ def program(path: str, *arguments: str) -> Generator[Program]:
 class Hub:
     """The hub as a process on a data directory of its own; it can be restarted on the same port."""
 
+    program = CHECKOUT / "00_master_mcp" / "mcp_server.py"
+    environment: Mapping[str, str] = {}
+
     def __init__(self, data_dir: Path, spokes: Mapping[str, Mapping[str, Any]], settings: Mapping[str, Any]) -> None:
         self.data_dir = data_dir
         self.port = 0
@@ -134,7 +153,7 @@ class Hub:
 
     def _start(self) -> Process:
         env = plain_environment() | {"FLEET_DATA_DIR": str(self.data_dir), "FLEET_HUB__PORT": str(self.port)}
-        process = Process(sys.executable, str(CHECKOUT / "00_master_mcp" / "mcp_server.py"), env=env)
+        process = Process(sys.executable, str(self.program), env=env | dict(self.environment))
         self.port = int(process.until(lambda line: line["event"] == "hub.started")["port"])
         for name in self._remote:
             process.until(lambda line, name=name: line["event"] == "spoke.healthy" and line["spoke"] == name)

@@ -1,7 +1,6 @@
 """Composition root: the only file that knows all rooms."""
 
 import asyncio
-import signal
 import socket
 import sys
 from collections.abc import AsyncGenerator, Callable
@@ -38,6 +37,8 @@ from master_mcp.policy.engine import open_policy
 from master_mcp.proxy.call import Proxy
 from master_mcp.proxy.rules import Rules
 from master_mcp.proxy.upstream import Upstream
+from master_mcp.resilience.drain import Drain, DrainedServer
+from master_mcp.resilience.room import Resilience
 from master_mcp.rest.approvals import ApprovalRoutes
 from master_mcp.rest.internal import Internal
 from master_mcp.rest.ops import Ops
@@ -78,13 +79,15 @@ class Hub:
                 self.store, self.ring, self.audit, self.metrics, self.config.hub.approvals, self.keys.caller
             )
             await self.approvals.sweeper.recover()
-            await self._start(Starter(self.config, stack, self.ring), processes, only)
-            proxy = self._open_doors()
+            resilience = Resilience(self.config, self.store, self.metrics, self._poke)
+            self.resilience = await stack.enter_async_context(resilience)
+            await self._start(Starter(self.config, stack, self.ring, resilience.breakers), processes, only)
+            self._open_doors()
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             running = [tasks.create_task(watcher.run()) for watcher in self._watchers()]
             rooms = (self.keys, self.audit, self.policy)
             running += [tasks.create_task(room.watch()) for room in rooms]
-            running.append(tasks.create_task(self.approvals.run(proxy.call)))
+            running.append(tasks.create_task(self.approvals.run(self.proxy.call)))
             stack.callback(lambda: [task.cancel() for task in running])
             yield self
 
@@ -106,26 +109,25 @@ class Hub:
         await asyncio.gather(*(member.watcher.look() for member in members if member.watcher and member.embedded))
 
     def _own_tools(self) -> Spoke:
-        return approval_tools.add(hub_tools.build(self.fleet, self.catalog), self.approvals)
+        return approval_tools.add(hub_tools.build(self.fleet, self.catalog, self.resilience.breakers), self.approvals)
 
-    def _open_doors(self) -> Proxy:
+    def _open_doors(self) -> None:
         hub = self.config.hub
         upstreams: dict[str, Upstream] = {m.name: m.upstream for m in self._members() if m.upstream is not None}
-        proxy = Proxy(
+        self.proxy = proxy = Proxy(
             self.catalog,
             upstreams,
             self.audit,
             self.metrics,
             self._rules or self.policy,
             self.approvals.desk,
+            self.resilience,
             deadline_s=hub.deadline_s,
-            max_inflight=hub.max_inflight,
-            on_failure=self._poke,
         )
         lists = Lists(self.catalog, self.fleet.status, self.policy)
         sealer = Sealer(self.ring, hub.session_ttl_s)
         mcp = McpDoor(ModernEra(proxy, lists), LegacyEra(proxy, lists, sealer), hub.max_request_bytes)
-        ops = Ops(self.fleet.status, self.metrics)
+        ops = Ops(self.fleet.status, self.metrics, lambda: self.resilience.gate.closed)
         internal = Internal(self.config.spokes, self.ring, self.keys, proxy, lambda name: self.fleet.members[name].url)
         open_routes = {
             "/health": ops.health,
@@ -139,7 +141,6 @@ class Hub:
         held = ApprovalRoutes(self.approvals, hub.max_request_bytes)
         keyed_routes = {"/mcp": mcp, "/metrics": only_managers(ops.metrics), "/approvals": held, "/approvals/*": held}
         self.app = Web(guard, self.keys, Lockout(hub.lockout), open_routes, keyed_routes)
-        return proxy
 
     def _members(self) -> list[Member]:
         return list(self.fleet.members.values())
@@ -173,7 +174,7 @@ async def _serve(
     hub: Hub, listener: socket.socket, processes: bool, only: tuple[str, ...], announce: Callable[[int], None]
 ) -> None:
     async with hub.running(processes=processes, only=only):
-        web = uvicorn.Server(
+        web = DrainedServer(
             uvicorn.Config(
                 hub.app,
                 lifespan="off",
@@ -182,11 +183,10 @@ async def _serve(
                 proxy_headers=False,
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                timeout_graceful_shutdown=3,
+                timeout_graceful_shutdown=1,  # for answers on their way and open streams: the calls have ended
             )
         )
-        for number in (signal.SIGTERM, signal.SIGINT):  # without them uvicorn re-raises, and nothing is closed
-            asyncio.get_running_loop().add_signal_handler(number, lambda: setattr(web, "should_exit", True))
+        Drain(hub.resilience.gate, web, hub.config.hub.drain_s).on_signals()
         settle()
         port = int(listener.getsockname()[1])
         log.info("hub.started", host=hub.config.hub.host, port=port)

@@ -7,6 +7,8 @@ from pydantic import BaseModel
 from fleetkit import Risk, Spoke
 from fleetkit.errors import NotFound
 from master_mcp.catalog.tools import Catalog
+from master_mcp.resilience.breakers import Breakers
+from master_mcp.resilience.tools import add_breaker_tools
 from master_mcp.status import Fleet
 
 
@@ -46,9 +48,10 @@ class ToolLine(BaseModel):
     summary: str
 
 
-def build(fleet: Fleet, catalog: Catalog) -> Spoke:
+def build(fleet: Fleet, catalog: Catalog, breakers: Breakers) -> Spoke:
     """The spoke `master` over these rooms."""
     spoke = Spoke("master", instructions="The hub itself.")
+    add_breaker_tools(spoke, breakers)
 
     @spoke.tool(risk=Risk.read)
     async def get_server_info() -> ServerInfo:

@@ -12,7 +12,7 @@ from fleetkit.spoke import Setting, Spoke, SpokeOptions
 from master_mcp.finder import find_spoke
 from master_mcp.proxy.transport import EmbeddedTransport, Transport
 from master_mcp.proxy.upstream import Upstream
-from master_mcp.resilience.breaker import Breaker
+from master_mcp.resilience.breakers import Breakers
 from master_mcp.status import Member
 from master_mcp.supervisor import Supervisor
 
@@ -24,10 +24,11 @@ MASTER_ROW = SpokeRow(number=99, namespace="master")
 class Starter:
     """Starts spokes for one hub; what it opens lives as long as `stack`."""
 
-    def __init__(self, config: FleetSettings, stack: AsyncExitStack, ring: trust.KeyRing) -> None:
+    def __init__(self, config: FleetSettings, stack: AsyncExitStack, ring: trust.KeyRing, breakers: Breakers) -> None:
         self._config = config
         self._stack = stack
         self._ring = ring
+        self._breakers = breakers
         self._limit = config.hub.max_answer_bytes
 
     async def embedded(self, name: str) -> Member:
@@ -73,7 +74,7 @@ class Starter:
         return member
 
     def _upstream(self, name: str, row: SpokeRow, transport: Transport, token: str) -> Upstream:
-        return Upstream(name, row, transport, token, Breaker(name))
+        return Upstream(name, row, transport, token, self._breakers.spoke(name))
 
 
 def _not_started(member: Member, reason: str) -> Member:

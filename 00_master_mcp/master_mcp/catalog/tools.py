@@ -7,16 +7,30 @@ from typing import Any
 import orjson
 from mcp.shared.inbound import find_invalid_x_mcp_header
 
-from fleetkit import names
+from fleetkit import names, trust
 from fleetkit.errors import Invalid, NotFound
 from fleetkit.risk import Risk, parse_risk
 from fleetkit.settings import SpokeRow
 from fleetkit.shapes import mapping
 
+IDEMPOTENCY_KEY = "idempotency_key"  # the argument's name
+
+
+@dataclass(frozen=True)
+class CacheRule:
+    """A read tool that lets its answers be given again for `ttl_s` seconds."""
+
+    ttl_s: float
+    by_caller: bool = True
+
 
 @dataclass(frozen=True)
 class CatalogTool:
-    """One tool as the hub knows it. `upstream` is the name its spoke uses, `definition` what clients are shown."""
+    """One tool as the hub knows it. `upstream` is the name its spoke uses, `definition` what clients are shown.
+
+    `repeatable`: calling it twice does no more than calling it once; a tool that takes an idempotency key
+    sees to that itself for calls that carry one.
+    """
 
     id: str
     wire: str
@@ -28,6 +42,10 @@ class CatalogTool:
     definition: Mapping[str, Any] = field(repr=False, compare=False)
     aliases: tuple[str, ...] = ()
     has_param_headers: bool = False
+    repeatable: bool = False
+    takes_idempotency_key: bool = False
+    cache: CacheRule | None = None
+    definition_hash: str = ""
 
     @property
     def takes_timeout(self) -> bool:
@@ -57,7 +75,19 @@ def read_tool(service: str, row: SpokeRow, definition: Mapping[str, Any]) -> Cat
         definition={**definition, "name": wire},
         aliases=tuple(meta.get("fleet/aliases", ())),
         has_param_headers=_asks_for_headers(definition.get("inputSchema")),
+        repeatable=mapping(definition.get("annotations")).get("idempotentHint") is True,
+        takes_idempotency_key=IDEMPOTENCY_KEY in mapping(mapping(definition.get("inputSchema")).get("properties")),
+        cache=_cache_rule(meta) if parse_risk(meta.get("risk")) is Risk.read else None,
+        definition_hash=trust.canonical_hash(definition),
     )
+
+
+def _cache_rule(meta: Mapping[str, Any]) -> CacheRule | None:
+    asked = mapping(meta.get("fleet/cache"))
+    ttl = asked.get("ttl_s")
+    if not isinstance(ttl, int | float) or isinstance(ttl, bool) or ttl <= 0:
+        return None
+    return CacheRule(float(ttl), by_caller=asked.get("by_caller") is not False)
 
 
 def _asks_for_headers(schema: object) -> bool:

@@ -2,7 +2,22 @@
 
 import typer
 
-from master_mcp.cli import approvals, audit, calls, config, doctor, install, keys, logs, new, policy, reveal, stdio, up
+from master_mcp.cli import (
+    approvals,
+    audit,
+    breaker,
+    calls,
+    config,
+    doctor,
+    install,
+    keys,
+    logs,
+    new,
+    policy,
+    reveal,
+    stdio,
+    up,
+)
 
 app = typer.Typer(
     name="fleet",
@@ -26,4 +41,5 @@ app.command()(new.new)
 app.command()(install.install)
 app.command()(stdio.stdio)
 app.command()(doctor.doctor)
+app.add_typer(breaker.app, name="breaker")
 app.add_typer(reveal.app, name="secrets")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 COLOURS = {
     "read": "green", "change": "yellow", "destroy": "red",
     "healthy": "green", "starting": "yellow", "unavailable": "red",
+    "closed": "green", "half_open": "yellow", "open": "red",
     "ok": "green", "warning": "yellow", "error": "red", "live": "green", "revoked": "red", "expired": "red",
     "pending": "yellow", "approved": "green", "executed": "green", "denied": "red", "failed": "red", "in_doubt": "red",
 }  # fmt: skip

@@ -187,6 +187,7 @@ class LegacyEra:
                     request_id=message["id"],
                     correlation_id=correlation_id,
                     on_notify=exchange.event,
+                    fresh=rpc.wants_fresh(exchange.headers),
                 )
                 answer = await self._proxy.call(call)
                 content = mapping(answer.get("result"))

@@ -93,6 +93,7 @@ class ModernEra:
             correlation_id=traced or correlation.new_id(),
             on_notify=exchange.event,
             param_headers={n: v for n, v in exchange.headers.items() if n.startswith("mcp-param-")},
+            fresh=rpc.wants_fresh(exchange.headers),
         )
         try:
             answer = rpc.stamped(await self._proxy.call(call), call.correlation_id, modern=True)

@@ -49,6 +49,11 @@ def failed_call(problem: FleetError, correlation_id: str) -> Message:
     }
 
 
+def wants_fresh(headers: Mapping[str, str]) -> bool:
+    """Whether an HTTP request wants an answer that no cache kept."""
+    return "no-cache" in headers.get("cache-control", "").lower()
+
+
 def stamped(answer: Message, correlation_id: str, *, modern: bool) -> Message:
     """A spoke's answer as the hub's own: its name is the hub's, and the call can be found again."""
     content = answer.get("result")

@@ -1,30 +1,28 @@
 """proxy.call: permission, risk, approval, breaker, deadline, transport, check, audit, metrics. Every door takes it."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from fleetkit import correlation, trust
-from fleetkit.errors import FleetError, OverBudget, Refused, TimedOut, Unavailable
-from fleetkit.log import get_logger
+from fleetkit.errors import FleetError, Refused
 from fleetkit.metrics import Metrics
 from fleetkit.risk import Risk
-from fleetkit.shapes import mapping
 from master_mcp.audit import Audit
-from master_mcp.catalog.tools import Catalog, CatalogTool
+from master_mcp.catalog.tools import Catalog
 from master_mcp.policy.verdict import Effect, Verdict
 from master_mcp.proxy import held
 from master_mcp.proxy.answer import Message
 from master_mcp.proxy.held import Approvals, Grant
 from master_mcp.proxy.request import Asked, ToolCall, arguments_of
 from master_mcp.proxy.rules import Rules
+from master_mcp.proxy.sending import Sender
 from master_mcp.proxy.track import Track
-from master_mcp.proxy.upstream import Upstream, headers_for, ignore
+from master_mcp.proxy.upstream import Upstream, ignore
+from master_mcp.resilience.room import Resilience
 
-__all__ = ["Proxy", "ToolCall", "deadline_of"]
-
-log = get_logger()
+__all__ = ["Proxy", "ToolCall"]
 
 
 class Proxy:
@@ -38,41 +36,35 @@ class Proxy:
         metrics: Metrics,
         rules: Rules,
         approvals: Approvals,
+        resilience: Resilience,
         *,
         deadline_s: float,
-        max_inflight: int,
-        on_failure: Callable[[str], None],
     ) -> None:
         self._catalog = catalog
-        self._upstreams = upstreams
+        self._sender = Sender(upstreams, resilience, deadline_s)
         self._audit = audit
         self._metrics = metrics
         self._rules = rules
         self._approvals = approvals
-        self._deadline_s = deadline_s
-        self._room = max_inflight
-        self._on_failure = on_failure
+        self._resilience = resilience
 
     async def call(self, call: ToolCall) -> Message:
         """The spoke's JSON-RPC answer, `result` or `error`. Raises the FleetError that stopped the call."""
         arguments = arguments_of(call.params)
         track = Track(call, trust.canonical_hash(arguments))
-        if self._room <= 0:
-            raise OverBudget("the hub has as many calls under way as it takes: try again soon", retry_after=1.0)
         self._audit.check()
-        self._room -= 1
         context = correlation.Context(call.correlation_id, call.caller)
-        try:
-            with correlation.bound(context):
-                return await self._counted(call, arguments, track)
-        finally:
-            self._room += 1
+        with self._resilience.gate, correlation.bound(context):
+            return await self._counted(call, arguments, track)
 
     async def _counted(self, call: ToolCall, arguments: Mapping[str, Any], track: Track) -> Message:
         try:
             tool = self._catalog.resolve(call.name)
             track.found(tool)
-            answer = await self._run(Asked(call, tool, arguments, track.args_hash), track)
+            asked = Asked(call, tool, arguments, track.args_hash)
+            self._sender.upstream(tool)
+            async with self._resilience.admitted(call.caller, tool, self._rules.limits(asked.question(tool.risk))):
+                answer = await self._run(asked, track)
             track.answered(answer)
             return answer
         except FleetError as error:
@@ -122,7 +114,6 @@ class Proxy:
     async def _approved(self, asked: Asked, track: Track, grant: Grant) -> Message:
         """The one execution of an approved call: on disk before it and after it."""
         track.risk, track.approval_id, track.sent = grant.risk.value, grant.approval_id, False
-        self._upstream(asked.tool)
         asked = replace(asked, call=replace(asked.call, params=grant.params))
         try:
             await self._approvals.claim(grant, asked)
@@ -141,61 +132,17 @@ class Proxy:
         params = {**asked.call.params, "arguments": arguments}
         call = replace(asked.call, params=params, on_notify=ignore, param_headers=None)
         try:
-            answer = await self._send(call, asked.tool, Risk.read, self._upstream(asked.tool), arguments)
+            dry = Asked(call, asked.tool, arguments, trust.canonical_hash(arguments))
+            return held.preview_in(await self._sender.send(dry, Risk.read))
         except FleetError:
             return ""  # the call itself is held all the same
-        return held.preview_in(answer)
 
     async def _execute(self, asked: Asked, track: Track, allowed: Risk) -> Message:
-        upstream = self._upstream(asked.tool)
         if asked.tool.risk is not Risk.read and allowed is not Risk.read:
             await self._audit.commit(track.row("intent"))
             track.intended = True
         track.sent = True
-        return await self._send(asked.call, asked.tool, allowed, upstream, asked.arguments)
-
-    def _upstream(self, tool: CatalogTool) -> Upstream:
-        """Where the tool is served; raises Unavailable when that is known to be down."""
-        upstream = self._upstreams.get(tool.service)
-        if upstream is None:
-            raise Unavailable(f"{tool.service} is not running here: see master.listServices")
-        upstream.breaker.check()
-        return upstream
-
-    async def _send(
-        self, call: ToolCall, tool: CatalogTool, allowed: Risk, upstream: Upstream, arguments: Mapping[str, Any]
-    ) -> Message:
-        seconds = deadline_of(tool, arguments, self._deadline_s)
-        params = _params_for(call, tool, allowed, upstream.token, arguments, seconds)
-        headers = call.param_headers
-        if headers is None and tool.has_param_headers:
-            headers = headers_for(tool.definition.get("inputSchema", {}), arguments)
-        try:
-            async with asyncio.timeout(seconds):
-                answer = await upstream.ask(
-                    "tools/call",
-                    params,
-                    request_id=call.request_id,
-                    name=tool.upstream,
-                    param_headers=headers,
-                    on_notify=call.on_notify,
-                )
-        except TimeoutError as error:
-            self._failed(upstream, f"no answer within {seconds:g} s")
-            raise TimedOut(
-                f"{tool.id} gave no answer within {seconds:g} s; its outcome is unknown. Give a longer `timeout` "
-                "where the tool has one, or start it as a job"
-            ) from error
-        except Unavailable as error:
-            self._failed(upstream, error.message)
-            raise
-        upstream.breaker.succeeded()
-        return answer
-
-    def _failed(self, upstream: Upstream, reason: str) -> None:
-        if upstream.breaker.failed(reason):
-            log.warning("breaker.opened", service=upstream.name, reason=reason)
-        self._on_failure(upstream.name)
+        return await self._sender.send(asked, allowed)
 
     async def _record(self, track: Track) -> None:
         self._metrics.observe(track.service, track.tool, track.outcome, track.seconds)
@@ -209,23 +156,3 @@ class Proxy:
 def _refuse_if_denied(verdict: Verdict, asked: Asked) -> None:
     if verdict.effect is Effect.deny:
         raise Refused(verdict.reason or f"{asked.tool.id} is denied by {verdict.rule}: ask an operator")
-
-
-def deadline_of(tool: CatalogTool, arguments: Mapping[str, Any], default_s: float) -> float:
-    """Seconds that a call may take: the tool's own `timeout` argument plus 5 wins."""
-    asked = arguments.get("timeout")
-    if tool.takes_timeout and isinstance(asked, int | float) and not isinstance(asked, bool) and asked > 0:
-        return float(asked) + 5
-    return tool.deadline_s or default_s
-
-
-def _params_for(
-    call: ToolCall, tool: CatalogTool, allowed: Risk, token: str, arguments: Mapping[str, Any], seconds: float
-) -> dict[str, Any]:
-    allowance = trust.Allowance(call.caller, tool.id, trust.canonical_hash(arguments), allowed, call.correlation_id)
-    meta = {
-        **mapping(call.params.get("_meta")),
-        trust.ALLOW_META: allowance.signed(token, seconds + 5),
-        "traceparent": correlation.traceparent(call.correlation_id),
-    }
-    return {**call.params, "name": tool.upstream, "_meta": meta}

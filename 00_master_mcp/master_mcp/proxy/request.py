@@ -23,7 +23,8 @@ class ToolCall:
     `params` is the caller's own params object (`_meta`, `inputResponses`, `requestState` travel with
     it); `on_notify` gets the spoke's notifications as they come. `param_headers` are the `Mcp-Param-*`
     headers a stateless client sent; None lets the hub make them. `approval` is the id of the approval
-    that the call redeems.
+    that the call redeems. `within_s` is all the time that the call it is part of has left; `fresh` wants an
+    answer that no cache kept.
     """
 
     name: str
@@ -35,6 +36,8 @@ class ToolCall:
     on_notify: Notify = ignore
     param_headers: Mapping[str, str] | None = None
     approval: str | None = None
+    within_s: float | None = None
+    fresh: bool = False
 
     @property
     def resumes(self) -> bool:

@@ -1,9 +1,11 @@
 """What the proxy asks of whoever decides what a call may do, and the plainest such rules: a key's scopes."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from fleetkit.risk import Risk
 from master_mcp.policy.verdict import OPERATORS, Effect, Question, Verdict
+from master_mcp.resilience.limits import Limit
 
 SCOPES = "scopes"
 
@@ -17,6 +19,10 @@ class Rules(Protocol):
 
     async def highest_allowed(self, question: Question) -> Risk | None:
         """The highest risk that these arguments may reach without being held; None when not even reading is."""
+        ...
+
+    def limits(self, question: Question) -> Sequence[Limit]:
+        """Every limit and quota that counts this call."""
         ...
 
 
@@ -34,6 +40,10 @@ class ScopeRules:
             return Verdict(Effect.allow, SCOPES)
         reason = f"above what key {caller.name!r} may run alone ({allowed})"
         return Verdict(Effect.approve, SCOPES, reason, group=OPERATORS)
+
+    def limits(self, question: Question) -> Sequence[Limit]:
+        """None."""
+        return ()
 
     async def highest_allowed(self, question: Question) -> Risk | None:
         """What the scope says."""

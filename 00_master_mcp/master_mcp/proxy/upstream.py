@@ -84,7 +84,8 @@ class Upstream:
         self.breaker.succeeded()
 
     async def alive(self) -> str:
-        """See Transport.alive."""
+        """See Transport.alive; a probe of the breaker."""
+        self.breaker.probed()
         return await self.transport.alive()
 
     async def hear(self, changed: Callable[[], None]) -> None:

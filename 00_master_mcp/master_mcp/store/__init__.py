@@ -13,9 +13,11 @@ __all__ = [
     "audit",
     "audit_chain",
     "audit_checkpoints",
+    "breakers",
     "catalog",
     "decisions",
     "open_hub_store",
+    "quotas",
 ]
 
 metadata = sa.MetaData()
@@ -131,6 +133,27 @@ decisions = sa.Table(
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("channel", sa.String, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+)
+
+breakers = sa.Table(  # those that are not closed
+    "breakers",
+    metadata,
+    sa.Column("service", sa.String, primary_key=True),
+    sa.Column("tool", sa.String, primary_key=True),
+    sa.Column("reason", sa.String, nullable=False),
+    sa.Column("failures", sa.Integer, nullable=False),
+    sa.Column("since", sa.Float, nullable=False),
+    sa.Column("wait_s", sa.Float, nullable=False),
+    sa.Column("retry_at", sa.Float, nullable=False),
+)
+
+quotas = sa.Table(  # what was used of long windows
+    "quotas",
+    metadata,
+    sa.Column("bucket", sa.String, primary_key=True),
+    sa.Column("starts", sa.Float, nullable=False),
+    sa.Column("ends", sa.Float, nullable=False),
+    sa.Column("used", sa.Integer, nullable=False),
 )
 
 

@@ -11,7 +11,7 @@ from linux_cli_mcp.system import OsInfo, os_info
 MAX_LINES = 1000
 
 
-@spoke.tool(risk=Risk.read, aliases=("os.linux.cli.getOsInfo",))
+@spoke.tool(risk=Risk.read, aliases=("os.linux.cli.getOsInfo",), cache_ttl_s=5, cache_by_caller=False)
 async def get_os_info() -> OsInfo:
     """Describe this machine: distribution, kernel, processors and load, memory, disks, uptime."""
     return await asyncio.to_thread(os_info)
