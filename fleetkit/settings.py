@@ -22,6 +22,7 @@ from pydantic_settings import (
 
 from fleetkit import names
 from fleetkit.errors import Invalid
+from fleetkit.ssrf import Outbound
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
@@ -56,6 +57,7 @@ class Hub(BaseModel):
     session_ttl_s: float = Field(default=7 * 86400, gt=0, description="life of an older client's session")
     database_url: str | None = Field(default=None, description="SQLAlchemy URL; default $FLEET_DATA_DIR/hub.db")
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    outbound: Outbound = Outbound()
 
     @property
     def reached_at(self) -> str:

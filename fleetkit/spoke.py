@@ -53,6 +53,7 @@ class ToolSpec:
     untrusted: bool
     aliases: tuple[str, ...]
     reveals: str | None = None
+    exact: bool = False
 
     @property
     def name(self) -> str:
@@ -106,6 +107,7 @@ class Spoke:
         untrusted: bool = False,
         aliases: tuple[str, ...] = (),
         reveals: str | None = None,
+        exact: bool = False,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Declare a tool; its docstring is what the model reads.
 
@@ -113,7 +115,8 @@ class Spoke:
         the risk and plan of one call when that depends on them. `deadline_s` replaces the fleet's
         default. `idempotent` permits a retry. `untrusted` marks results written by outsiders.
         `aliases` are further canonical ids that are accepted on call. `reveals` names the one field of
-        the result that may hold a secret value and is not masked.
+        the result that may hold a secret value and is not masked. `exact` promises text as it is: control
+        and invisible characters stay in it, and the result's meta says so.
         """
 
         def declare(function: Callable[P, R]) -> Callable[P, R]:
@@ -122,7 +125,9 @@ class Spoke:
                 raise ValueError(f"{self.name}: tool {name!r} is declared twice")
             if not (function.__doc__ or "").strip():
                 raise ValueError(f"{self.name}.{name} has no docstring: it is what the model reads")
-            self.tools[name] = ToolSpec(function, risk, assess, deadline_s, idempotent, untrusted, aliases, reveals)
+            self.tools[name] = ToolSpec(
+                function, risk, assess, deadline_s, idempotent, untrusted, aliases, reveals, exact
+            )
             return function
 
         return declare

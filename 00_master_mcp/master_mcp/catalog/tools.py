@@ -28,6 +28,8 @@ class CatalogTool:
     definition: Mapping[str, Any] = field(repr=False, compare=False)
     aliases: tuple[str, ...] = ()
     has_param_headers: bool = False
+    foreign: bool = False  # no spoke of this fleet: neither its words nor its results are believed
+    untrusted: bool = False  # outsiders write its results
 
     @property
     def takes_timeout(self) -> bool:
@@ -57,6 +59,8 @@ def read_tool(service: str, row: SpokeRow, definition: Mapping[str, Any]) -> Cat
         definition={**definition, "name": wire},
         aliases=tuple(meta.get("fleet/aliases", ())),
         has_param_headers=_asks_for_headers(definition.get("inputSchema")),
+        foreign="fleet/id" not in meta,
+        untrusted="fleet/id" not in meta or bool(meta.get("fleet/untrusted")),
     )
 
 

@@ -16,6 +16,7 @@ from master_mcp.audit import Audit, Row
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import Catalog, CatalogTool
 from master_mcp.proxy.answer import Message
+from master_mcp.proxy.content import Content, heard_outside
 from master_mcp.proxy.upstream import Notify, Upstream, headers_for, ignore
 
 log = get_logger()
@@ -74,6 +75,7 @@ class Proxy:
         self._deadline_s = deadline_s
         self._room = max_inflight
         self._on_failure = on_failure
+        self._content = Content()
 
     async def call(self, call: ToolCall) -> Message:
         """The spoke's JSON-RPC answer, `result` or `error`. Raises the FleetError that stopped the call."""
@@ -107,7 +109,10 @@ class Proxy:
     async def _run(self, call: ToolCall, arguments: Mapping[str, Any], track: _Track) -> Message:
         tool = self._catalog.resolve(call.name)
         track.service, track.tool, track.risk = tool.service, tool.id, tool.risk.value
-        allowed = permitted(call.caller, tool)
+        if call.caller.risk_on(tool.id) is not None:  # who may not call it learns nothing of its arguments
+            self._content.check(tool, arguments)
+        tainted = tool.risk is not Risk.read and self._content.tainted(call.caller, tool, arguments)
+        allowed = permitted(call.caller, tool, tainted=tainted)
         upstream = self._upstreams.get(tool.service)
         if upstream is None:
             raise Unavailable(f"{tool.service} is not running here: see master.listServices")
@@ -133,7 +138,7 @@ class Proxy:
                     request_id=call.request_id,
                     name=tool.upstream,
                     param_headers=headers,
-                    on_notify=call.on_notify,
+                    on_notify=heard_outside(tool, call.on_notify),
                 )
         except TimeoutError as error:
             self._failed(upstream, f"no answer within {seconds:g} s")
@@ -145,7 +150,7 @@ class Proxy:
             self._failed(upstream, error.message)
             raise
         upstream.breaker.succeeded()
-        return answer
+        return await self._content.received(call.caller, tool, arguments, answer)
 
     def _failed(self, upstream: Upstream, reason: str) -> None:
         if upstream.breaker.failed(reason):
@@ -175,21 +180,27 @@ class Proxy:
             self._audit.note(row)
 
 
-def permitted(caller: Caller, tool: CatalogTool) -> Risk:
-    """The highest risk this caller may run alone on this tool.
+def permitted(caller: Caller, tool: CatalogTool, *, tainted: bool = False) -> Risk:
+    """The highest risk this caller may run alone on this tool; with tainted arguments it may only read.
 
     Raises Refused when it may not call it at all, NeedsApproval when it may only ask.
     """
     allowed = caller.risk_on(tool.id)
     if allowed is None:
         raise Refused(f"key {caller.name!r} may not call {tool.id}: ask an operator for a key with that scope")
+    if tainted and not tool.assesses:
+        raise NeedsApproval(
+            f"{tool.id} can {tool.risk}, and its arguments were copied from a result that outsiders wrote: "
+            "a person has to agree",
+            plan=f"run {tool.id} with exactly these arguments",
+        )
     if not allowed.covers(tool.risk) and not tool.assesses:
         raise NeedsApproval(
             f"{tool.id} can {tool.risk}, above what key {caller.name!r} may run alone ({allowed}): "
             "an operator key may run it",
             plan=f"run {tool.id} with exactly these arguments",
         )
-    return allowed
+    return Risk.read if tainted else allowed
 
 
 def deadline_of(tool: CatalogTool, arguments: Mapping[str, Any], default_s: float) -> float:
