@@ -116,7 +116,7 @@ DETECTORS: tuple[Detector, ...] = (
     _token("sendgrid key", r"SG\.[\w-]{20,24}\.[\w-]{39,50}+", "sg."),
     _token("mailgun key", rf"key-{_HEX32}", "key-"),
     _token("mailchimp key", rf"{_HEX32}-us[0-9]{{1,2}}", "-us"),
-    _token("telegram bot token", r"[0-9]{8,10}:AA[\w-]{33}", ":aa"),
+    Detector("telegram bot token", (":aa",), re.compile(r"(?:(?<![A-Za-z0-9])|(?<=bot))[0-9]{8,10}:AA[\w-]{33}")),
     _token("discord bot token", r"[MNO][\w-]{23,25}\.[\w-]{6}\.[\w-]{27,38}", "."),
     Detector(
         "discord webhook",
