@@ -29,7 +29,7 @@ def _any(_value: str) -> bool:
 
 @dataclass(frozen=True)
 class Detector:
-    """One format. It is looked for when one of its `anchors` (lower case) is in the text."""
+    """One format. It is looked for when one of its `anchors` is in the text; in any case, when the pattern says so."""
 
     name: str
     anchors: tuple[str, ...]
@@ -53,12 +53,19 @@ class Detector:
 
 
 def _token(name: str, pattern: str, *anchors: str) -> Detector:
-    """A format with a fixed part that stands between characters which belong to no token."""
-    return Detector(name, anchors, re.compile(rf"(?<![A-Za-z0-9_-]){pattern}(?![A-Za-z0-9])"))
+    """A format with a fixed part that stands between characters which belong to no token.
+
+    What it begins with comes first in the pattern, so that the search leaps from one such place to the next.
+    """
+    fixed = re.match(r"(?:[A-Za-z0-9_-](?![{+*?]))*", pattern)
+    begins = fixed[0] if fixed else ""
+    alone = rf"{begins}(?<![A-Za-z0-9_-]{begins}){pattern[len(begins) :]}(?![A-Za-z0-9])"
+    return Detector(name, anchors, re.compile(alone))
 
 
 _HEX32, _HEX40, _HEX64 = "[0-9a-f]{32}", "[0-9a-f]{40}", "[0-9a-f]{64}"
 
+_GITLAB = tuple(f"gl{kind}-" for kind in ("pat", "dt", "rt", "cbt", "ptt", "ft", "imt", "agent", "soat", "oas"))
 _WORDS = (
     r"(?:pass(?:word|wd|phrase|code)|pwd|(?:client|app|shared|webhook)?[_.-]?secret(?:[_.-]?(?:access[_.-]?)?key)?"
     r"|(?:api|access|account|auth|encryption|signing|private|master)[_.-]?key|token)"
@@ -66,7 +73,7 @@ _WORDS = (
 _VALUE = r"[^\s\"'`$<>{}()\[\],;&%|]{8,200}+"
 
 DETECTORS: tuple[Detector, ...] = (
-    _token("aws access key id", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}", "akia", "asia", "abia", "acca"),
+    _token("aws access key id", r"(?:AKIA|ASIA|ABIA|ACCA)[A-Z2-7]{16}", "AKIA", "ASIA", "ABIA", "ACCA"),
     Detector(
         "aws secret access key",
         ("aws", "secretaccesskey"),
@@ -74,21 +81,20 @@ DETECTORS: tuple[Detector, ...] = (
             r"(?i)(?:aws|SecretAccessKey).{0,40}?[\"'=:\s](?P<secret>(?=[A-Za-z/+]{0,39}[0-9])[A-Za-z0-9/+]{40})(?![A-Za-z0-9/+=])"
         ),
     ),
-    _token("aws bedrock key", r"ABSK[A-Za-z0-9+/]{100,}+={0,2}", "absk"),
-    _token("google api key", r"AIza[\w-]{35}", "aiza"),
+    _token("aws bedrock key", r"ABSK[A-Za-z0-9+/]{100,}+={0,2}", "ABSK"),
+    _token("google api key", r"AIza[\w-]{35}", "AIza"),
     _token("google oauth token", r"ya29\.[\w.-]{20,}+", "ya29."),
     _token("google oauth refresh token", r"1//0[\w-]{40,}+", "1//0"),
-    _token("google client secret", r"GOCSPX-[\w-]{28}", "gocspx-"),
-    _token("firebase server key", r"AAAA[\w-]{7}:[\w-]{140}", "aaaa"),
+    _token("google client secret", r"GOCSPX-[\w-]{28}", "GOCSPX-"),
+    _token("firebase server key", r"AAAA[\w-]{7}:[\w-]{140}", "AAAA"),
     Detector("azure account key", ("key=",), re.compile(r"(?i)Key=(?P<secret>[A-Za-z0-9+/]{42,86}={1,2})")),
-    _token("azure client secret", r"[\w.~-]{3}[0-9]Q~[\w.~-]{31,34}+", "q~"),
+    _token("azure client secret", r"[\w.~-]{3}[0-9]Q~[\w.~-]{31,34}+", "Q~"),
     Detector("azure shared access signature", ("sig=",), re.compile(r"[?&;]sig=(?P<secret>[A-Za-z0-9%/+]{43,}+=?)")),
-    _token("azure devops token", r"[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}", "azdo"),
+    _token("azure devops token", r"[A-Za-z0-9]{76}AZDO[A-Za-z0-9]{4}", "AZDO"),
     _token("github token", r"gh[pousr]_[A-Za-z0-9]{36,}+", "ghp_", "gho_", "ghu_", "ghs_", "ghr_"),
     _token("github fine-grained token", r"github_pat_[A-Za-z0-9]{22}_[A-Za-z0-9]{59}", "github_pat_"),
-    _token(
-        "gitlab token", r"(?:gl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|soat|oas)-|GR1348941)[\w.-]{20,}+", "gl", "gr1348941"
-    ),
+    _token("gitlab token", r"gl(?:pat|dt|rt|cbt|ptt|ft|imt|agent|soat|oas)-[\w.-]{20,}+", *_GITLAB),
+    _token("gitlab runner registration", r"GR1348941[\w-]{20}", "GR1348941"),
     _token("slack token", r"xox[a-z](?:\.xox[a-z])?-[A-Za-z0-9-]{10,}+", "xox"),
     _token("slack app token", r"xapp-[0-9]-[A-Za-z0-9-]{20,}+", "xapp-"),
     Detector(
@@ -99,7 +105,7 @@ DETECTORS: tuple[Detector, ...] = (
     _token("stripe key", r"(?:sk|rk)_(?:live|test)_[A-Za-z0-9]{16,}+", "sk_live", "sk_test", "rk_live", "rk_test"),
     _token("signing secret of a webhook", r"whsec_[A-Za-z0-9+/=]{24,}+", "whsec_"),
     _token("openai key", r"sk-(?:proj|svcacct|admin|None)-[\w-]{40,}+", "sk-"),
-    _token("openai key of the older kind", r"sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}", "t3blbkfj"),
+    _token("openai key of the older kind", r"sk-[A-Za-z0-9]{20}T3BlbkFJ[A-Za-z0-9]{20}", "T3BlbkFJ"),
     _token("anthropic key", r"sk-ant-[a-z]{3,6}[0-9]{2}-[\w-]{80,}+", "sk-ant-"),
     _token("openrouter key", rf"sk-or-v1-{_HEX64}", "sk-or-v1-"),
     _token("groq key", r"gsk_[A-Za-z0-9]{52}", "gsk_"),
@@ -108,26 +114,30 @@ DETECTORS: tuple[Detector, ...] = (
     _token("replicate token", r"r8_[A-Za-z0-9]{37}", "r8_"),
     _token("hugging face token", r"(?:hf|api_org)_[A-Za-z]{34}", "hf_", "api_org_"),
     _token("npm token", r"npm_[A-Za-z0-9]{36}", "npm_"),
-    _token("pypi token", r"pypi-AgE[\w-]{50,}+", "pypi-age"),
+    _token("pypi token", r"pypi-AgE[\w-]{50,}+", "pypi-AgE"),
     _token("rubygems key", r"rubygems_[0-9a-f]{48}", "rubygems_"),
     _token("crates token", r"cio[A-Za-z0-9]{32}", "cio"),
     _token("docker token", r"dckr_(?:pat|oat)_[\w-]{27,}+", "dckr_"),
-    _token("twilio key", rf"SK{_HEX32}", "sk"),
-    _token("sendgrid key", r"SG\.[\w-]{20,24}\.[\w-]{39,50}+", "sg."),
+    _token("twilio key", rf"SK{_HEX32}", "SK"),
+    _token("sendgrid key", r"SG\.[\w-]{20,24}\.[\w-]{39,50}+", "SG."),
     _token("mailgun key", rf"key-{_HEX32}", "key-"),
     _token("mailchimp key", rf"{_HEX32}-us[0-9]{{1,2}}", "-us"),
-    Detector("telegram bot token", (":aa",), re.compile(r"(?:(?<![A-Za-z0-9])|(?<=bot))[0-9]{8,10}:AA[\w-]{33}")),
-    _token("discord bot token", r"[MNO][\w-]{23,25}\.[\w-]{6}\.[\w-]{27,38}", "."),
+    Detector("telegram bot token", (":AA",), re.compile(r"(?:(?<![A-Za-z0-9])|(?<=bot))[0-9]{8,10}:AA[\w-]{33}")),
+    Detector(
+        "discord bot token",
+        (".",),
+        re.compile(r"[MNO](?<![\w-][MNO])[\w-]{22,25}\.[\w-]{6}\.[\w-]{27,38}(?![\w-])"),
+    ),
     Detector(
         "discord webhook",
         ("/api/webhooks/",),
         re.compile(r"discord(?:app)?\.com/api/webhooks/(?P<secret>[0-9]{15,20}/[\w-]{60,}+)"),
     ),
     _token("shopify token", rf"shp(?:at|ca|pa|ss|ua)_{_HEX32}", "shp"),
-    _token("square token", r"(?:sq0(?:atp|csp|idp)-[\w-]{22,43}+|EAAA[\w-]{60})", "sq0", "eaaa"),
-    _token("facebook token", r"EAA[A-Za-z0-9]{90,}+", "eaa"),
+    _token("square token", r"(?:sq0(?:atp|csp|idp)-[\w-]{22,43}+|EAAA[\w-]{60})", "sq0", "EAAA"),
+    _token("facebook token", r"EAA[A-Za-z0-9]{90,}+", "EAA"),
     _token("digitalocean token", rf"do[opr]_v1_{_HEX64}", "_v1_"),
-    _token("heroku key", r"HRKU-[\w-]{36,}+", "hrku-"),
+    _token("heroku key", r"HRKU-[\w-]{36,}+", "HRKU-"),
     _token("fly token", r"fm[12][ar]?_[A-Za-z0-9+/=_-]{80,}+", "fm1", "fm2"),
     _token("databricks token", rf"dapi{_HEX32}(?:-[0-9])?", "dapi"),
     _token("vault token", r"hv[sbr]\.[\w-]{24,}+", "hvs.", "hvb.", "hvr."),
@@ -136,31 +146,31 @@ DETECTORS: tuple[Detector, ...] = (
     _token("pulumi token", rf"pul-{_HEX40}", "pul-"),
     _token("planetscale token", r"pscale_(?:tkn|pw|oauth)_[\w.-]{32,}+", "pscale_"),
     _token("supabase token", rf"sb(?:p_{_HEX40}|_secret_[\w-]{{20,}}+)", "sbp_", "sb_secret_"),
-    _token("alibaba access key", r"LTAI[A-Za-z0-9]{20}", "ltai"),
-    _token("tencent secret id", r"AKID[A-Za-z0-9]{32}", "akid"),
+    _token("alibaba access key", r"LTAI[A-Za-z0-9]{20}", "LTAI"),
+    _token("tencent secret id", r"AKID[A-Za-z0-9]{32}", "AKID"),
     _token("cloudflare origin key", r"v1\.0-[0-9a-f]{24}-[0-9a-f]{146}", "v1.0-"),
     _token("linear key", r"lin_(?:api|oauth)_[A-Za-z0-9]{32,}+", "lin_"),
     _token("notion token", r"(?:ntn_[A-Za-z0-9]{40,}+|secret_[A-Za-z0-9]{43})", "ntn_", "secret_"),
-    _token("atlassian token", r"AT(?:ATT3|CTT3)[\w=-]{100,}+", "atatt3", "atctt3"),
-    _token("bitbucket token", r"ATBB[A-Za-z0-9=]{32,}+", "atbb"),
+    _token("atlassian token", r"AT(?:ATT3|CTT3)[\w=-]{100,}+", "ATATT3", "ATCTT3"),
+    _token("bitbucket token", r"ATBB[A-Za-z0-9=]{32,}+", "ATBB"),
     _token("airtable token", rf"pat[A-Za-z0-9]{{14}}\.{_HEX64}", "pat"),
-    _token("figma token", r"fig[doru]_[\w-]{40,}+", "fig"),
-    _token("postman key", r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}", "pmak-"),
+    _token("figma token", r"fig[doru]_[\w-]{40,}+", "figd_", "figo_", "figr_", "figu_"),
+    _token("postman key", r"PMAK-[0-9a-f]{24}-[0-9a-f]{34}", "PMAK-"),
     _token("grafana token", r"(?:glsa_[A-Za-z0-9]{32}_[0-9a-f]{8}|glc_[A-Za-z0-9+/=]{32,}+)", "glsa_", "glc_"),
-    _token("new relic key", r"NR(?:AK|AA|II|JS)-[A-Za-z0-9_-]{20,}+", "nra", "nrii-", "nrjs-"),
+    _token("new relic key", r"NR(?:AK|AA|II|JS)-[A-Za-z0-9_-]{20,}+", "NRAK-", "NRAA-", "NRII-", "NRJS-"),
     _token("sentry token", rf"(?:sntrys_[A-Za-z0-9+/=_-]{{60,}}+|sntryu_{_HEX64})", "sntry"),
     _token("dynatrace token", r"dt0[a-z][0-9]{2}\.[A-Z0-9]{24}\.[A-Z0-9]{64}", "dt0"),
     _token("sonarqube token", rf"sq[apu]_{_HEX40}", "sqa_", "sqp_", "squ_"),
     _token("buildkite token", r"bk(?:ua|at|ct)_[0-9a-f]{40}", "bkua_", "bkat_", "bkct_"),
-    _token("artifactory key", r"AKCp[A-Za-z0-9]{69}", "akcp"),
+    _token("artifactory key", r"AKCp[A-Za-z0-9]{69}", "AKCp"),
     _token("tailscale key", r"tskey-[a-z]+-[A-Za-z0-9]+-[A-Za-z0-9]{20,}+", "tskey-"),
-    _token("1password service token", r"ops_eyJ[A-Za-z0-9+/=_-]{100,}+", "ops_eyj"),
-    _token("age secret key", r"AGE-SECRET-KEY-1[A-Z0-9]{58}", "age-secret-key-1"),
+    _token("1password service token", r"ops_eyJ[A-Za-z0-9+/=_-]{100,}+", "ops_eyJ"),
+    _token("age secret key", r"AGE-SECRET-KEY-1[A-Z0-9]{58}", "AGE-SECRET-KEY-1"),
     _token("key of this fleet", r"f[ls]t_[\w-]{40,}+", "flt_", "fst_"),
-    _token("json web token", r"eyJ[\w-]{10,}+\.eyJ[\w-]{10,}+\.[\w-]{10,}+", "eyj"),
+    _token("json web token", r"eyJ[\w-]{10,}+\.eyJ[\w-]{10,}+\.[\w-]{10,}+", "eyJ"),
     Detector(
         "private key",
-        ("private key",),
+        ("PRIVATE KEY",),
         re.compile(
             r"-----BEGIN [A-Z0-9 ]{0,30}PRIVATE KEY(?: BLOCK)?-----(?P<secret>"
             r"(?:[^-]|-(?!----))*+(?=-----END )|[A-Za-z0-9+/=\s\\]{40,}+)"
@@ -169,7 +179,7 @@ DETECTORS: tuple[Detector, ...] = (
     ),
     Detector(
         "putty key",
-        ("private-lines:",),
+        ("Private-Lines:",),
         re.compile(r"Private-Lines: [0-9]+\s+(?P<secret>(?:[A-Za-z0-9+/=]{1,64}\s+)+)"),
     ),
     Detector(
@@ -282,13 +292,24 @@ _TELLING = re.compile(rf"(?i){_WORDS}$")
 _WHOLE = re.compile(_VALUE)
 
 
-_ANCHORS = tuple({anchor for one in DETECTORS for anchor in one.anchors})
+def _anchors(flag: int) -> tuple[str, ...]:
+    return tuple({anchor for one in DETECTORS if one.pattern.flags & re.IGNORECASE == flag for anchor in one.anchors})
+
+
+_EXACT, _ANY_CASE = _anchors(0), _anchors(re.IGNORECASE)
 
 
 def _candidates(text: str) -> list[Detector]:
     lowered = text.lower()
-    found = {anchor for anchor in _ANCHORS if anchor in lowered}
-    return [one for one in DETECTORS if not found.isdisjoint(one.anchors)] if found else []
+    exact = {anchor for anchor in _EXACT if anchor in text}
+    any_case = {anchor for anchor in _ANY_CASE if anchor in lowered}
+    if not exact and not any_case:
+        return []
+    return [
+        one
+        for one in DETECTORS
+        if not (any_case if one.pattern.flags & re.IGNORECASE else exact).isdisjoint(one.anchors)
+    ]
 
 
 def _strings(value: Any, depth: int) -> Iterator[str]:

@@ -58,6 +58,7 @@ FORMATS: dict[str, tuple[str, Callable[[], str]]] = {
     "github app": ("token={}", lambda: "ghs_" + some(ALNUM, 36)),
     "github fine-grained": ("GH_TOKEN={}", lambda: f"github_pat_{some(ALNUM, 22)}_{some(ALNUM, 59)}"),
     "gitlab": ("PRIVATE-TOKEN: {}", lambda: "glpat-" + some(URLSAFE, 20)),
+    "gitlab runner registration": ("--token {}", lambda: "GR1348941" + some(URLSAFE, 20)),
     "gitlab runner": ("--token {}", lambda: "glrt-" + some(URLSAFE, 20)),
     "slack bot": ("SLACK={}", lambda: f"xoxb-{some(string.digits, 12)}-{some(string.digits, 12)}-{some(ALNUM, 24)}"),
     "slack app": ("{}", lambda: f"xapp-1-A{some(string.digits, 10)}-{some(ALNUM, 64)}"),

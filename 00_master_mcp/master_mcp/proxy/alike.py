@@ -8,7 +8,8 @@ letters (a path, an address, an id). Single words of a language are never it.
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -47,7 +48,7 @@ def strings(value: Any, limit: int) -> Iterator[str]:
             waiting += (part for pair in cast("dict[str, Any]", at).items() for part in pair)
         elif isinstance(at, list):
             waiting += cast("list[Any]", at)
-        elif isinstance(at, str | int | float) and not isinstance(at, bool):
+        elif isinstance(at, str) or (isinstance(at, _NUMBERS) and not isinstance(at, bool)):
             text = str(at)[:limit]
             limit -= len(text) + 1
             yield text
@@ -73,6 +74,7 @@ def _decoded(piece: str) -> Iterator[str]:
             yield plain(raw)
 
 
+_NUMBERS = (int, float)
 _STANDARD = str.maketrans("-_", "+/")
 
 
@@ -122,10 +124,17 @@ class Given:
 
 
 class Excuses:
-    """Texts that the caller had from elsewhere: what stands there too was not necessarily copied."""
+    """Texts (as `joined` makes them) that the caller had from elsewhere: what stands there too was not copied.
 
-    def __init__(self, pieces: Iterable[str]) -> None:
-        self._text = _BETWEEN_COPIED.join(spellings(pieces))
+    They are made only when something has to be excused.
+    """
+
+    def __init__(self, texts: Callable[[], Iterable[str]]) -> None:
+        self._texts = texts
+
+    @cached_property
+    def _text(self) -> str:
+        return _BETWEEN_COPIED.join(self._texts())
 
     def hold(self, run: str) -> bool:
         """Whether `run`, give or take a few characters at one end, stands there."""

@@ -9,7 +9,6 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, cast
 
 from fleetkit.shapes import mapping
@@ -24,21 +23,22 @@ JUDGED = 64 * 1024  # of one call's arguments
 CALLERS = 128
 
 
-@dataclass
 class _Piece:
     """Strings that came at one moment; `number` orders them."""
 
-    number: int
-    at: float
-    texts: tuple[str, ...]
+    __slots__ = ("_compared", "at", "number", "size", "texts")
 
-    @cached_property
-    def size(self) -> int:
-        return sum(map(len, self.texts))
+    def __init__(self, number: int, at: float, texts: tuple[str, ...]) -> None:
+        self.number, self.at, self.texts = number, at, texts
+        self.size = sum(map(len, texts))
+        self._compared: str | None = None
 
-    @cached_property
+    @property
     def compared(self) -> str:
-        return joined(self.texts)
+        """The text as it is compared: made when it is first needed, which for most is never."""
+        if self._compared is None:
+            self._compared = joined(self.texts)
+        return self._compared
 
 
 class _Pieces:
@@ -99,9 +99,8 @@ class Taint:
         given = Given(strings(arguments, JUDGED))
         if not given.text:
             return False
-        words = () if tool.foreign else tuple(strings(tool.definition, OWN))
         before = [*known.said.since(then), *known.knows.since(then)]
-        return any(given.copied_from(piece.compared, _excuses(before, piece.number, words)) for piece in heard)
+        return any(given.copied_from(piece.compared, _excuses(before, piece.number, tool)) for piece in heard)
 
     def _of(self, caller: str) -> _Caller:
         known = self._callers.pop(caller, None) or _Caller()
@@ -115,8 +114,13 @@ class Taint:
         return _Piece(self._count, self._clock(), texts)
 
 
-def _excuses(pieces: list[_Piece], before: int, words: tuple[str, ...]) -> Excuses:
-    return Excuses((*words, *(text for piece in pieces if piece.number < before for text in piece.texts)))
+def _excuses(pieces: list[_Piece], before: int, tool: CatalogTool) -> Excuses:
+    def texts() -> Iterator[str]:
+        if not tool.foreign:
+            yield joined(strings(tool.definition, OWN))
+        yield from (piece.compared for piece in pieces if piece.number < before)
+
+    return Excuses(texts)
 
 
 def _told(result: Mapping[str, Any]) -> Iterator[str]:
