@@ -1,7 +1,7 @@
 """Secrets nobody told us about: found by the formats in which they are issued, and masked.
 
 `scrub` masks values that this process knows. This masks what looks like a credential, in text that comes from
-outside and in what is stored or logged. Text without the fixed part of any format costs a few scans in C;
+outside and in what is stored or logged. Text without the fixed part of any format costs a few scans;
 every pattern is linear, whatever is thrown at it.
 """
 
@@ -35,6 +35,7 @@ class Detector:
     anchors: tuple[str, ...]
     pattern: re.Pattern[str]
     accepts: Callable[[str], bool] = _any
+    unbroken: bool = False  # it stands in one run of characters, without a space or a quote
 
     def mask(self, text: str) -> tuple[str, int]:
         """`text` with every secret of this format masked, and how many there were."""
@@ -60,7 +61,7 @@ def _token(name: str, pattern: str, *anchors: str) -> Detector:
     fixed = re.match(r"(?:[A-Za-z0-9_-](?![{+*?]))*", pattern)
     begins = fixed[0] if fixed else ""
     alone = rf"{begins}(?<![A-Za-z0-9_-]{begins}){pattern[len(begins) :]}(?![A-Za-z0-9])"
-    return Detector(name, anchors, re.compile(alone))
+    return Detector(name, anchors, re.compile(alone), unbroken=True)
 
 
 _HEX32, _HEX40, _HEX64 = "[0-9a-f]{32}", "[0-9a-f]{40}", "[0-9a-f]{64}"
@@ -292,24 +293,21 @@ _TELLING = re.compile(rf"(?i){_WORDS}$")
 _WHOLE = re.compile(_VALUE)
 
 
-def _anchors(flag: int) -> tuple[str, ...]:
-    return tuple({anchor for one in DETECTORS if one.pattern.flags & re.IGNORECASE == flag for anchor in one.anchors})
-
-
-_EXACT, _ANY_CASE = _anchors(0), _anchors(re.IGNORECASE)
+_UNBROKEN = [one for one in DETECTORS if one.unbroken]
+_SPACED = [one for one in DETECTORS if not one.unbroken]
+_FIXED = tuple({anchor for one in _UNBROKEN for anchor in one.anchors})
+_SAID = tuple({anchor.lower() for one in _SPACED for anchor in one.anchors})
+_RUN = re.compile(r"[\w.~+/=%:-]{20,}")  # shorter is no token
 
 
 def _candidates(text: str) -> list[Detector]:
+    """The detectors that may find something in `text`."""
+    runs = "\n".join(_RUN.findall(text))
+    fixed = {anchor for anchor in _FIXED if anchor in runs} if runs else set[str]()
     lowered = text.lower()
-    exact = {anchor for anchor in _EXACT if anchor in text}
-    any_case = {anchor for anchor in _ANY_CASE if anchor in lowered}
-    if not exact and not any_case:
-        return []
-    return [
-        one
-        for one in DETECTORS
-        if not (any_case if one.pattern.flags & re.IGNORECASE else exact).isdisjoint(one.anchors)
-    ]
+    said = {anchor for anchor in _SAID if anchor in lowered}
+    found = [one for one in _UNBROKEN if not fixed.isdisjoint(one.anchors)] if fixed else []
+    return found + [one for one in _SPACED if not said.isdisjoint(map(str.lower, one.anchors))] if said else found
 
 
 def _strings(value: Any, depth: int) -> Iterator[str]:

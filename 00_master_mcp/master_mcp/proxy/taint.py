@@ -19,7 +19,7 @@ KEEP_S = 3600.0
 PER_RESULT = 64 * 1024  # characters, half of them from the end of what is longer
 PER_CALLER = 128 * 1024
 OWN = 32 * 1024  # of a caller's earlier arguments, and as much again of trusted results
-JUDGED = 64 * 1024  # of one call's arguments
+JUDGED = 32 * 1024  # of one call's arguments
 CALLERS = 128
 
 
