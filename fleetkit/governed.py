@@ -5,23 +5,24 @@ The hub decides; this is the second lock. A call without the hub's signed allowa
 
 import inspect
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-import orjson
 import pydantic
 from fastmcp.exceptions import ValidationError
 from fastmcp.server.dependencies import get_context
 from fastmcp.tools.base import Tool, ToolResult
 from fastmcp.tools.function_tool import FunctionTool
 from mcp.shared.exceptions import MCPError
-from mcp_types import ContentBlock, ToolAnnotations
-from pydantic import PrivateAttr, TypeAdapter
+from mcp_types import ToolAnnotations
+from pydantic import PrivateAttr
 
 from fleetkit import correlation, errors, names, trust
 from fleetkit.correlation import Context
 from fleetkit.errors import FleetError, Invalid, NeedsApproval
+from fleetkit.hygiene import UNTRUSTED_META, clean_data, clean_text
 from fleetkit.log import get_logger
+from fleetkit.outgoing import Outgoing
 from fleetkit.risk import Assessment, Risk
 from fleetkit.scrub import scrubber
 from fleetkit.spoke import ToolSpec
@@ -41,16 +42,6 @@ class _AboveAllowance(NeedsApproval):
 
 Observe = Callable[[str, str, float], None]  # tool id, outcome, seconds
 
-_BLOCKS: TypeAdapter[list[ContentBlock]] = TypeAdapter(list[ContentBlock])
-
-# Keys of MCP's content blocks: part of the protocol, never data.
-_BLOCK_SHAPE = frozenset(
-    {
-        *("type", "text", "data", "blob", "uri", "name", "title", "description", "resource", "mime_type"),
-        *("size", "icons", "src", "sizes", "theme", "annotations", "audience", "priority", "last_modified", "meta"),
-    }
-)
-
 
 class GovernedTool(Tool):
     """A FastMCP tool that runs a `ToolSpec` under the rules of the fleet."""
@@ -60,7 +51,7 @@ class GovernedTool(Tool):
     _id: str = PrivateAttr()
     _token: str = PrivateAttr()
     _observe: Observe = PrivateAttr()
-    _shape: frozenset[str] = PrivateAttr()
+    _outgoing: Outgoing = PrivateAttr()
 
     @classmethod
     def build(cls, spec: ToolSpec, namespace: str, token: str, observe: Observe) -> "GovernedTool":
@@ -81,13 +72,13 @@ class GovernedTool(Tool):
         inner.parameters["additionalProperties"] = False
         tool = cls(**{name: getattr(inner, name) for name in cls.model_fields if name in type(inner).model_fields})
         tool._spec, tool._inner, tool._id, tool._token, tool._observe = spec, inner, canonical, token, observe
-        tool._shape = frozenset(_property_names(inner.output_schema))
+        tool._outgoing = Outgoing.of(spec, inner.output_schema)
         return tool
 
     async def run(self, arguments: dict[str, Any]) -> ToolResult:
         """Run under the caller's allowance; a FleetError becomes a result with `isError`."""
         started = time.perf_counter()
-        result = await self._governed(arguments)
+        result = self._outgoing.marked(await self._governed(arguments))
         code = (result.structured_content or {}).get("code") if result.is_error else "ok"
         self._observe(self._id, str(code), time.perf_counter() - started)
         return result
@@ -99,7 +90,7 @@ class GovernedTool(Tool):
                 if problem is not None:
                     raise problem
                 risk = await self._hold_if_risky(arguments, allowed)
-                result = _scrubbed(await self._inner.run(arguments), self._shape, self._spec.reveals)
+                result = self._outgoing.safe(await self._inner.run(arguments))
                 if self._spec.assess is not None:
                     result.meta = {**(result.meta or {}), RISK_META: risk.value}
                 return result
@@ -171,8 +162,9 @@ class GovernedTool(Tool):
 
 def failure(error: FleetError, correlation_id: str | None, meta: dict[str, Any] | None = None) -> ToolResult:
     """The MCP encoding of an error: `isError`, its message as text, its shape as structured content."""
-    shape = scrubber.data(errors.body(error, correlation_id))
-    return ToolResult(content=scrubber.text(error.message), structured_content=shape, meta=meta, is_error=True)
+    shape = scrubber.data(clean_data(errors.body(error, correlation_id))[0])
+    text = scrubber.text(clean_text(error.message))
+    return ToolResult(content=text, structured_content=shape, meta=meta, is_error=True)
 
 
 async def report_progress(done: float, total: float | None = None, message: str | None = None) -> None:
@@ -187,7 +179,7 @@ def _meta(spec: ToolSpec, canonical: str) -> dict[str, Any]:
     if spec.deadline_s is not None:
         found["fleet/deadline_s"] = spec.deadline_s
     if spec.untrusted:
-        found["fleet/untrusted"] = True
+        found[UNTRUSTED_META] = True
     if spec.reveals is not None:
         found["fleet/reveals"] = spec.reveals
     if spec.cache_ttl_s is not None:
@@ -200,38 +192,6 @@ def _meta(spec: ToolSpec, canonical: str) -> dict[str, Any]:
 def _request_meta() -> Mapping[str, Any]:
     request = get_context().request_context
     return cast("Mapping[str, Any]", (request.meta if request else None) or {})
-
-
-def _scrubbed(result: ToolResult, shape: frozenset[str], reveals: str | None) -> ToolResult:
-    """`result` without known secrets: in blocks only what a tool fills in is touched, so it stays valid."""
-    if scrubber.empty:
-        return result
-    raw = result.model_dump(mode="json", by_alias=False)
-    structured = scrubber.data(raw["structured_content"], shape)
-    content = [scrubber.data(block, _BLOCK_SHAPE) | {"type": block["type"]} for block in raw["content"]]
-    if reveals is not None and structured and structured.get(reveals) is not None:
-        structured[reveals] = raw["structured_content"][reveals]
-        content = [{"type": "text", "text": orjson.dumps(structured).decode()}]
-    return ToolResult(
-        content=_BLOCKS.validate_python(content),  # given mappings, ToolResult would make one text of them all
-        structured_content=structured,
-        meta=scrubber.data(raw["meta"]),
-        is_error=result.is_error,
-    )
-
-
-def _property_names(schema: Any) -> Iterator[str]:
-    """Every property that a JSON schema names: keys of the result that are code, not data."""
-    if isinstance(schema, Mapping):
-        found = cast("Mapping[str, Any]", schema)
-        properties = found.get("properties")
-        if isinstance(properties, Mapping):
-            yield from cast("Mapping[str, Any]", properties)
-        for part in found.values():
-            yield from _property_names(part)
-    elif isinstance(schema, list):
-        for part in cast("list[Any]", schema):
-            yield from _property_names(part)
 
 
 def _wrong_arguments(error: ValidationError) -> str:

@@ -7,7 +7,7 @@ from typing import Any, TextIO
 
 import structlog
 
-from fleetkit import correlation
+from fleetkit import correlation, detect
 from fleetkit.scrub import scrubber
 
 Event = MutableMapping[str, Any]
@@ -63,7 +63,7 @@ def _bind_correlation(_logger: object, _method: str, event: Event) -> Event:
 
 
 def _mask(_logger: object, _method: str, event: Event) -> Event:
-    if not scrubber.empty:
-        for key, value in event.items():
-            event[key] = scrubber.data(value if isinstance(value, _PLAIN) else repr(value))
-    return event
+    for key, value in event.items():
+        event[key] = scrubber.data(value if isinstance(value, _PLAIN) else repr(value))
+    masked, found = detect.mask_data(event)
+    return masked if found else event

@@ -25,6 +25,7 @@ from fleetkit.approval_settings import ApprovalSettings
 from fleetkit.audit_settings import AuditSettings
 from fleetkit.errors import Invalid
 from fleetkit.resilience import ResilienceSettings
+from fleetkit.ssrf import Outbound
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
@@ -76,6 +77,7 @@ class Hub(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     audit: AuditSettings = AuditSettings()
     approvals: ApprovalSettings = ApprovalSettings()
+    outbound: Outbound = Outbound()
 
     @property
     def reached_at(self) -> str:

@@ -55,6 +55,7 @@ class ToolSpec:
     reveals: str | None = None
     cache_ttl_s: float | None = None
     cache_by_caller: bool = True
+    exact: bool = False
 
     @property
     def name(self) -> str:
@@ -110,6 +111,7 @@ class Spoke:
         reveals: str | None = None,
         cache_ttl_s: float | None = None,
         cache_by_caller: bool = True,
+        exact: bool = False,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Declare a tool; its docstring is what the model reads.
 
@@ -119,7 +121,8 @@ class Spoke:
         `aliases` are further canonical ids that are accepted on call. `reveals` names the one field of
         the result that may hold a secret value and is not masked. `cache_ttl_s` lets the hub give an
         answer of a read tool again for so many seconds, to the same caller, or to anybody where
-        `cache_by_caller` is False.
+        `cache_by_caller` is False. `exact` promises text as it is: control and invisible characters stay
+        in it, and the result's meta says so.
         """
 
         def declare(function: Callable[P, R]) -> Callable[P, R]:
@@ -131,9 +134,18 @@ class Spoke:
             if cache_ttl_s is not None and risk is not Risk.read:
                 raise ValueError(f"{self.name}.{name} can change something: its answers are not to be cached")
             self.tools[name] = ToolSpec(
-                function, risk, assess, deadline_s, idempotent, untrusted, aliases, reveals, cache_ttl_s,
-                cache_by_caller,
-            )  # fmt: skip
+                function,
+                risk,
+                assess,
+                deadline_s,
+                idempotent,
+                untrusted,
+                aliases,
+                reveals=reveals,
+                cache_ttl_s=cache_ttl_s,
+                cache_by_caller=cache_by_caller,
+                exact=exact,
+            )
             return function
 
         return declare

@@ -46,6 +46,8 @@ class CatalogTool:
     takes_idempotency_key: bool = False
     cache: CacheRule | None = None
     definition_hash: str = ""
+    foreign: bool = False  # no spoke of this fleet: neither its words nor its results are believed
+    untrusted: bool = False  # outsiders write its results
 
     @property
     def takes_timeout(self) -> bool:
@@ -79,6 +81,8 @@ def read_tool(service: str, row: SpokeRow, definition: Mapping[str, Any]) -> Cat
         takes_idempotency_key=IDEMPOTENCY_KEY in mapping(mapping(definition.get("inputSchema")).get("properties")),
         cache=_cache_rule(meta) if parse_risk(meta.get("risk")) is Risk.read else None,
         definition_hash=trust.canonical_hash(definition),
+        foreign="fleet/id" not in meta,
+        untrusted="fleet/id" not in meta or bool(meta.get("fleet/untrusted")),
     )
 
 

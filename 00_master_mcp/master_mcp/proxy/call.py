@@ -10,10 +10,11 @@ from fleetkit.errors import FleetError, Refused
 from fleetkit.metrics import Metrics
 from fleetkit.risk import Risk
 from master_mcp.audit import Audit
-from master_mcp.catalog.tools import Catalog
+from master_mcp.catalog.tools import Catalog, CatalogTool
 from master_mcp.policy.verdict import Effect, Verdict
 from master_mcp.proxy import held
 from master_mcp.proxy.answer import Message
+from master_mcp.proxy.content import Content
 from master_mcp.proxy.held import Approvals, Grant
 from master_mcp.proxy.request import Asked, ToolCall, arguments_of
 from master_mcp.proxy.rules import Rules
@@ -41,7 +42,8 @@ class Proxy:
         deadline_s: float,
     ) -> None:
         self._catalog = catalog
-        self._sender = Sender(upstreams, resilience, deadline_s)
+        self._content = Content()
+        self._sender = Sender(upstreams, resilience, self._content, deadline_s)
         self._audit = audit
         self._metrics = metrics
         self._rules = rules
@@ -61,8 +63,7 @@ class Proxy:
         try:
             tool = self._catalog.resolve(call.name)
             track.found(tool)
-            asked = Asked(call, tool, arguments, track.args_hash)
-            self._sender.upstream(tool)
+            asked = self._asked(call, tool, arguments, track.args_hash)
             async with self._resilience.admitted(call.caller, tool, self._rules.limits(asked.question(tool.risk))):
                 answer = await self._run(asked, track)
             track.answered(answer)
@@ -76,6 +77,13 @@ class Proxy:
             raise
         finally:
             await self._record(track)
+
+    def _asked(self, call: ToolCall, tool: CatalogTool, arguments: Mapping[str, Any], args_hash: str) -> Asked:
+        self._sender.upstream(tool)
+        if call.caller.risk_on(tool.id) is not None:  # who may not call it learns nothing of its arguments
+            self._content.check(tool, arguments)
+        tainted = tool.risk is not Risk.read and self._content.tainted(call.caller, tool, arguments)
+        return Asked(call, tool, arguments, args_hash, tainted)
 
     async def _run(self, asked: Asked, track: Track) -> Message:
         tool = asked.tool

@@ -54,10 +54,11 @@ class Asked:
     tool: CatalogTool
     arguments: Mapping[str, Any]
     args_hash: str
+    tainted: bool = False
 
     def question(self, risk: Risk) -> Question:
         """The question whether this call may have that risk."""
-        return Question(self.call.caller, self.tool, risk, self.arguments, self.call.door)
+        return Question(self.call.caller, self.tool, risk, self.arguments, self.call.door, self.tainted)
 
 
 Run = Callable[[ToolCall], Awaitable[Message]]  # `Proxy.call`

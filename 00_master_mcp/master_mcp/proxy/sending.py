@@ -10,6 +10,7 @@ from fleetkit.shapes import mapping
 from fleetkit.trust import DEADLINE_META
 from master_mcp.catalog.tools import IDEMPOTENCY_KEY, CatalogTool
 from master_mcp.proxy.answer import Message
+from master_mcp.proxy.content import Content, heard_outside
 from master_mcp.proxy.request import Asked, ToolCall
 from master_mcp.proxy.upstream import Upstream, headers_for
 from master_mcp.resilience.cache import FRESH_META
@@ -22,9 +23,12 @@ ANSWERS = {"inputResponses", "requestState"}
 class Sender:
     """The way from the hub to its spokes."""
 
-    def __init__(self, upstreams: Mapping[str, Upstream], resilience: Resilience, deadline_s: float) -> None:
+    def __init__(
+        self, upstreams: Mapping[str, Upstream], resilience: Resilience, content: Content, deadline_s: float
+    ) -> None:
         self._upstreams = upstreams
         self._resilience = resilience
+        self._content = content
         self._deadline_s = deadline_s
 
     def upstream(self, tool: CatalogTool) -> Upstream:
@@ -49,10 +53,11 @@ class Sender:
                 request_id=call.request_id,
                 name=tool.upstream,
                 param_headers=headers,
-                on_notify=call.on_notify,
+                on_notify=heard_outside(tool, call.on_notify),
             )
 
-        return await self._resilience.run(self._order(asked, allowed), attempt)
+        answer = await self._resilience.run(self._order(asked, allowed), attempt)
+        return await self._content.received(call.caller, tool, asked.arguments, answer)
 
     def _order(self, asked: Asked, allowed: Risk) -> Order:
         call = asked.call

@@ -1,0 +1,83 @@
+"""What a call carries, in and out: arguments checked and judged, answers of foreign servers cleaned and marked."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from fleetkit import detect
+from fleetkit.hygiene import UNTRUSTED_META, clean_data, clean_result
+from fleetkit.shapes import mapping
+from master_mcp.auth.caller import Caller
+from master_mcp.catalog.tools import CatalogTool
+from master_mcp.proxy.alike import strings
+from master_mcp.proxy.answer import Message
+from master_mcp.proxy.arguments import Arguments
+from master_mcp.proxy.taint import Taint
+from master_mcp.proxy.upstream import Notify
+
+LARGE = 256 * 1024  # characters of an answer from which on cleaning would hold up other calls
+
+
+class Content:
+    """Trust in what comes from outside, for `proxy.call`."""
+
+    def __init__(self, arguments: Arguments | None = None, taint: Taint | None = None) -> None:
+        self._arguments = arguments or Arguments()
+        self._taint = taint or Taint()
+
+    def check(self, tool: CatalogTool, arguments: Mapping[str, Any]) -> None:
+        """See Arguments.check."""
+        self._arguments.check(tool, arguments)
+
+    def tainted(self, caller: Caller, tool: CatalogTool, arguments: Mapping[str, Any]) -> bool:
+        """Whether these arguments hold what an untrusted result told this caller (of a risky tool)."""
+        return self._taint.judges(caller.id, tool, arguments)
+
+    async def received(
+        self, caller: Caller, tool: CatalogTool, arguments: Mapping[str, Any], answer: Message
+    ) -> Message:
+        """The answer as it may go on, remembered for later calls of this caller."""
+        if tool.foreign:
+            large = sum(map(len, strings(answer, LARGE))) >= LARGE // 2
+            answer = await asyncio.to_thread(from_outside, answer) if large else from_outside(answer)
+        result = mapping(answer.get("result")) or mapping(answer.get("error"))
+        untrusted = tool.untrusted or bool(mapping(result.get("_meta")).get(UNTRUSTED_META))
+        self._taint.saw(caller.id, arguments, result, untrusted=untrusted)
+        return answer
+
+
+def from_outside(answer: Message) -> Message:
+    """An answer of a server that is not of this fleet: cleaned, secrets masked, marked as untrusted.
+
+    Whatever it says in our own meta keys is dropped. Raises Unavailable when it nests beyond reason.
+    """
+    if "result" not in answer:
+        return {**answer, "error": detect.mask_data(clean_data(answer.get("error"))[0])[0]}
+    result, found = detect.mask_data(clean_result(_without_our_keys(mapping(answer["result"]))))
+    meta = {**mapping(result.get("_meta")), UNTRUSTED_META: True}
+    if found:
+        meta[detect.MASKED_META] = found
+    return {**answer, "result": {**result, "_meta": meta}}
+
+
+def heard_outside(tool: CatalogTool, notify: Notify) -> Notify:
+    """`notify` for what a tool says meanwhile: cleaned when it is foreign."""
+    if not tool.foreign:
+        return notify
+
+    async def cleaned(message: Message) -> None:
+        await notify(detect.mask_data(clean_data(message)[0])[0])
+
+    return cleaned
+
+
+def definition_from_outside(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool's, prompt's or resource's definition (or a server's info) fit to be shown: cleaned, without our keys."""
+    return dict(clean_data(dict(_without_our_keys(definition)))[0])
+
+
+def _without_our_keys(result: Mapping[str, Any]) -> Mapping[str, Any]:
+    meta = mapping(result.get("_meta"))
+    if not any(key.startswith("fleet/") for key in meta):
+        return result
+    return {**result, "_meta": {key: value for key, value in meta.items() if not key.startswith("fleet/")}}
