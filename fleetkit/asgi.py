@@ -26,6 +26,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.query = bytes(scope.get("query_string", b"")).decode("latin-1")
         self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
         # httptools leaves the spaces behind a value, which are not part of it (RFC 9110, 5.5).
         self.headers = {k.decode("latin-1"): v.strip(b" \t").decode("latin-1") for k, v in scope["headers"]}
@@ -70,8 +71,12 @@ class Exchange:
 
     async def event(self, message: object) -> None:
         """Send one JSON-RPC message as an event, opening the stream first."""
+        await self.named_event("message", orjson.dumps(message))
+
+    async def named_event(self, name: str, line: bytes) -> None:
+        """Send one line of data as an event of that name, opening the stream first."""
         await self.open_stream()
-        await self._chunk(b"event: message\ndata: " + orjson.dumps(message) + b"\n\n")
+        await self._chunk(b"event: %b\ndata: %b\n\n" % (name.encode(), line))
 
     async def ping(self) -> None:
         """Keep proxies from closing an idle stream."""

@@ -6,7 +6,7 @@ import base64
 import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import mcp_types
@@ -67,9 +67,7 @@ class ProtocolError(FastMCPError, MCPError):
 
     def __init__(self, error: FleetError, correlation_id: str) -> None:
         code = INVALID_PARAMS if isinstance(error, NotFound | Invalid | Refused) else INTERNAL_ERROR
-        MCPError.__init__(
-            self, code, scrubber.text(error.message), scrubber.data(errors.body(error, correlation_id))
-        )
+        MCPError.__init__(self, code, scrubber.text(error.message), scrubber.data(errors.body(error, correlation_id)))
         self.log_level = logging.DEBUG
 
 
@@ -78,6 +76,17 @@ class ReadableResource(Resource):
 
     _function: Callable[..., Any] = PrivateAttr()
     _asked: Asked = PrivateAttr()
+
+    @classmethod
+    def build(cls, spec: ResourceSpec, namespace: str, asked: Asked) -> "ReadableResource":
+        """The resource for `spec`, under the scheme of its namespace."""
+        uri, text = f"{namespace}://{spec.path}", inspect.cleandoc(spec.function.__doc__ or "")
+        inner = FunctionResource.from_function(
+            spec.function, uri, name=spec.name, description=text, mime_type=spec.mime_type
+        )
+        made = cls(**_fields(inner, cls))
+        made._function, made._asked = pydantic.validate_call(spec.function), asked
+        return made
 
     async def read(self) -> ResourceResult:
         """The contents, as JSON unless the function gives text or bytes."""
@@ -94,6 +103,17 @@ class ReadableTemplate(ResourceTemplate):
     _function: Callable[..., Any] = PrivateAttr()
     _asked: Asked = PrivateAttr()
 
+    @classmethod
+    def build(cls, spec: ResourceSpec, namespace: str, asked: Asked) -> "ReadableTemplate":
+        """The template for `spec`; raises ValueError when its names are not the function's arguments."""
+        uri, text = f"{namespace}://{spec.path}", inspect.cleandoc(spec.function.__doc__ or "")
+        inner = FunctionResourceTemplate.from_function(
+            spec.function, uri, name=spec.name, description=text, mime_type=spec.mime_type
+        )
+        made = cls(**_fields(inner, cls))
+        made._function, made._asked = pydantic.validate_call(spec.function), asked
+        return made
+
     async def _read(self, uri: str, params: dict[str, Any]) -> ResourceResult:
         async def work() -> ResourceResult:
             return _contents(await _called(self._function, params), self.mime_type)
@@ -106,6 +126,17 @@ class ReadablePrompt(Prompt):
 
     _function: Callable[..., Any] = PrivateAttr()
     _asked: Asked = PrivateAttr()
+
+    @classmethod
+    def build(cls, spec: PromptSpec, namespace: str, asked: Asked) -> "ReadablePrompt":
+        """The prompt for `spec`, named for the wire like a tool."""
+        canonical = names.canonical(namespace, spec.name)
+        text = inspect.cleandoc(spec.function.__doc__ or "").split("\n\nArgs:")[0]
+        name, meta = names.wire(canonical), {"fleet/id": canonical}
+        inner = FunctionPrompt.from_function(spec.function, name=name, description=text, meta=meta)
+        made = cls(**_fields(inner, cls))
+        made._function, made._asked = pydantic.validate_call(spec.function), asked
+        return made
 
     async def render(self, arguments: dict[str, Any] | None = None) -> PromptResult:
         """The messages for these arguments; raises a ProtocolError naming one that is wrong."""
@@ -121,36 +152,6 @@ class ReadablePrompt(Prompt):
         return await self._asked.run({"name": self.name, "arguments": given}, work)
 
 
-def resource(spec: ResourceSpec, namespace: str, asked: Asked) -> ReadableResource | ReadableTemplate:
-    """The resource or template for `spec`, under the scheme of its namespace."""
-    uri = f"{namespace}://{spec.path}"
-    shown = {"description": inspect.cleandoc(spec.function.__doc__ or ""), "mime_type": spec.mime_type}
-    name = spec.function.__name__
-    if not spec.is_template:
-        inner = FunctionResource.from_function(spec.function, uri, name=name, **shown)
-        made = ReadableResource(**_fields(inner, ReadableResource))
-        made._function, made._asked = pydantic.validate_call(spec.function), asked
-        return made
-    template = FunctionResourceTemplate.from_function(spec.function, uri, name=name, **shown)
-    filled = ReadableTemplate(**_fields(template, ReadableTemplate))
-    filled._function, filled._asked = pydantic.validate_call(spec.function), asked
-    return filled
-
-
-def prompt(spec: PromptSpec, namespace: str, asked: Asked) -> ReadablePrompt:
-    """The prompt for `spec`, named for the wire like a tool."""
-    canonical = names.canonical(namespace, spec.name)
-    inner = FunctionPrompt.from_function(
-        spec.function,
-        name=names.wire(canonical),
-        description=inspect.cleandoc(spec.function.__doc__ or "").split("\n\nArgs:")[0],
-        meta={"fleet/id": canonical},
-    )
-    made = ReadablePrompt(**_fields(inner, ReadablePrompt))
-    made._function, made._asked = pydantic.validate_call(spec.function), asked
-    return made
-
-
 def completion(spoke: Spoke, asked: Asked) -> Callable[..., Awaitable[list[str]]]:
     """The one handler that FastMCP asks, over the spoke's completers by the argument's name."""
 
@@ -164,7 +165,7 @@ def completion(spoke: Spoke, asked: Asked) -> Callable[..., Awaitable[list[str]]
 
         async def work() -> list[str]:
             given = (context.arguments if context else None) or {}
-            found = [] if completer is None else await completer(argument.value, given)
+            found: Sequence[str] = () if completer is None else await completer(argument.value, given)
             return [scrubber.text(value) for value in found]
 
         return await asked.run({"ref": named, "argument": argument.name, "value": argument.value}, work)

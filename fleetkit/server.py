@@ -67,14 +67,13 @@ def _offer(server: fastmcp.FastMCP[Any], spoke: Spoke, namespace: str, token: st
     """Add what the spoke offers besides tools."""
     reads = readable.Asked(namespace, readable.READ, token, observe)
     for spec in spoke.resources:
-        made = readable.resource(spec, namespace, reads)
-        if isinstance(made, readable.ReadableResource):
-            server.add_resource(made)
+        if spec.is_template:
+            server.add_template(readable.ReadableTemplate.build(spec, namespace, reads))
         else:
-            server.add_template(made)
+            server.add_resource(readable.ReadableResource.build(spec, namespace, reads))
     gets = readable.Asked(namespace, readable.GET, token, observe)
     for prompt in spoke.prompts.values():
-        server.add_prompt(readable.prompt(prompt, namespace, gets))
+        server.add_prompt(readable.ReadablePrompt.build(prompt, namespace, gets))
     if spoke.completers:
         completes = readable.Asked(namespace, readable.COMPLETE, token, observe)
         server.add_completion_handler(readable.completion(spoke, completes))

@@ -75,6 +75,11 @@ class ResourceSpec:
     mime_type: str
 
     @property
+    def name(self) -> str:
+        """The Python name, which people read."""
+        return self.function.__name__
+
+    @property
     def is_template(self) -> bool:
         """Whether the path has parts to fill in."""
         return "{" in self.path
@@ -163,9 +168,7 @@ class Spoke:
 
         return declare
 
-    def resource(
-        self, path: str, *, mime_type: str = "application/json"
-    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    def resource(self, path: str, *, mime_type: str = "application/json") -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Declare something to read at `<namespace>://<path>`; its docstring says what it is.
 
         `{names}` in the path make it a template: each is an argument of the function and stands for one

@@ -27,11 +27,12 @@ from master_mcp.catalog.tools import Catalog
 from master_mcp.catalog.watcher import Watcher
 from master_mcp.guard import Guard
 from master_mcp.lock import DataDirLock
-from master_mcp.mcp.door import McpDoor
-from master_mcp.mcp.legacy import LegacyEra
+from master_mcp.mcp.door import open_mcp
 from master_mcp.mcp.lists import Lists
-from master_mcp.mcp.modern import ModernEra
+from master_mcp.mcp.methods import Methods
+from master_mcp.mcp.sse import MESSAGES_PATH, SSE_PATH
 from master_mcp.proxy.call import Proxy
+from master_mcp.proxy.reading import Reader
 from master_mcp.proxy.upstream import Upstream
 from master_mcp.rest.internal import Internal
 from master_mcp.rest.ops import Ops
@@ -102,9 +103,17 @@ class Hub:
             max_inflight=hub.max_inflight,
             on_failure=self._poke,
         )
-        lists = Lists(self.catalog, self.fleet.status)
-        sealer = Sealer(self.ring, hub.session_ttl_s)
-        mcp = McpDoor(ModernEra(proxy, lists), LegacyEra(proxy, lists, sealer), hub.max_request_bytes)
+        reader = Reader(
+            self.catalog,
+            upstreams,
+            self.audit,
+            self.metrics,
+            deadline_s=hub.deadline_s,
+            max_inflight=hub.max_inflight,
+            on_failure=self._poke,
+        )
+        methods = Methods(proxy, reader, Lists(self.catalog, self.fleet.status))
+        mcp, sse = open_mcp(methods, self.catalog.news, Sealer(self.ring, hub.session_ttl_s), hub.max_request_bytes)
         ops = Ops(self.fleet.status, self.metrics)
         internal = Internal(self.config.spokes, self.ring, self.keys, proxy, lambda name: self.fleet.members[name].url)
         open_routes = {
@@ -116,7 +125,13 @@ class Hub:
         if hub.metrics_open:
             open_routes["/metrics"] = ops.metrics
         guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
-        self.app = Web(guard, self.keys, open_routes, {"/mcp": mcp, "/metrics": only_managers(ops.metrics)})
+        keyed_routes = {
+            "/mcp": mcp,
+            SSE_PATH: sse.open,  # deprecated, for clients of 2024-11-05
+            MESSAGES_PATH: sse.post,
+            "/metrics": only_managers(ops.metrics),
+        }
+        self.app = Web(guard, self.keys, open_routes, keyed_routes)
 
     def _members(self) -> list[Member]:
         return list(self.fleet.members.values())

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from fleetkit.settings import FleetSettings
 from fleetkit.store import Store, open_store
 
-__all__ = ["api_keys", "audit", "catalog", "open_hub_store"]
+__all__ = ["api_keys", "audit", "catalog", "offers", "open_hub_store"]
 
 metadata = sa.MetaData()
 
@@ -49,6 +49,15 @@ catalog = sa.Table(
     sa.Column("service", sa.String, primary_key=True),
     sa.Column("listed_at", sa.Float, nullable=False),
     sa.Column("tools", sa.JSON, nullable=False),
+)
+
+offers = sa.Table(
+    "offers",
+    metadata,
+    sa.Column("service", sa.String, primary_key=True),
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("listed_at", sa.Float, nullable=False),
+    sa.Column("listed", sa.JSON, nullable=False),
 )
 
 
