@@ -67,6 +67,7 @@ class Hearing:
         if not wanted and not self._wants_lists:
             self._drop()
             self._gap = True
+            self._news.stands(self._service.name, frozenset())
             return
         if self._hears is not None and self._hears[0] == wanted:
             return
@@ -99,6 +100,7 @@ class Hearing:
             for uri in wanted:
                 self._news.updated(self._service.name, uri)
         self._gap = self._was_lost = False
+        self._news.stands(self._service.name, wanted)
 
     async def _until_something_happens(self) -> None:
         woken = asyncio.create_task(self._woken.wait())
@@ -107,6 +109,7 @@ class Hearing:
             await asyncio.wait([woken, *ended], return_when=asyncio.FIRST_COMPLETED)
             if self._hears is not None and self._hears[1].done():
                 self._hears, self._gap, self._was_lost = None, True, True
+                self._news.stands(self._service.name, frozenset())
                 await asyncio.wait([woken], timeout=RELISTEN_S)
         finally:
             woken.cancel()

@@ -4,6 +4,7 @@ News are level triggers ("look again"): what a listener has not been told yet is
 """
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Collection, Generator
 from contextlib import contextmanager
@@ -11,9 +12,10 @@ from typing import Any
 
 from master_mcp.catalog.offers import Place
 
+SETTLES_WITHIN_S = 2.0  # how long a client waits at most until its service was told what it watches
 UPDATED = "notifications/resources/updated"
 LISTS = ("tools", "prompts", "resources")
-MAX_WATCHED = 1000  # resources that one listener may watch
+MAX_WATCHED = 200  # resources that one listener may watch
 
 
 def list_changed(kind: str) -> str:
@@ -49,6 +51,8 @@ class News:
         self._listeners: set[Listener] = set()
         self._wanted: dict[str, Counter[str]] = {}
         self._wakers: dict[str, Callable[[], None]] = {}
+        self._standing: dict[str, frozenset[str]] = {}
+        self._moved = asyncio.Event()
 
     @contextmanager
     def listening(self, listener: Listener) -> Generator[Listener]:
@@ -92,6 +96,19 @@ class News:
     def on_wanted(self, service: str, wake: Callable[[], None]) -> None:
         """Call `wake` whenever `wanted(service)` has changed."""
         self._wakers[service] = wake
+
+    def stands(self, service: str, uris: frozenset[str]) -> None:
+        """From now on `service` tells when one of these resources changes, and of no other."""
+        self._standing[service] = uris
+        moved, self._moved = self._moved, asyncio.Event()
+        moved.set()
+
+    async def settled(self, listener: Listener) -> None:
+        """Wait until what `listener` watches is told by its services, or one of them takes too long for that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLES_WITHIN_S):
+                while not all(p.uri in self._standing.get(p.service, ()) for p in listener.watched.values()):
+                    await self._moved.wait()
 
     def changed(self, kind: str) -> None:
         """A list of this kind is another one now."""

@@ -74,7 +74,7 @@ class Watcher:
         self._told = False
         self._attempt = 0
         self._shelf = Shelf(spoke, catalog, store)
-        self._hearing = Hearing(spoke, catalog.news, self._hear_of_change)
+        self._hearing = Hearing(spoke, catalog.news, self.relist)
         self.health = Health(since=time.time())
 
     def poke(self) -> None:
@@ -106,7 +106,7 @@ class Watcher:
                 await asyncio.wait_for(self._poked.wait(), wait)
             self._poked.clear()
 
-    def _hear_of_change(self) -> None:
+    def relist(self) -> None:
         self._told = True
         self._poked.set()
 

@@ -53,6 +53,9 @@ class Dialogue:
         try:
             if message["method"] in FORWARDED:
                 return await self._forward(party, message)
+            if message["method"] == "resources/subscribe":
+                await self._subscribe(party, str(mapping(message.get("params")).get("uri")))
+                return rpc.result(message["id"], {})
             return rpc.result(message["id"], self._at_once(party, message))
         except _NoSuchMethod:
             text = f"method {message['method']!r} is not served here"
@@ -79,8 +82,6 @@ class Dialogue:
                 return {}
             case "logging/setLevel":
                 return _set_level(party.live, params.get("level"))
-            case "resources/subscribe":
-                return self._subscribe(party, str(params.get("uri")))
             case "resources/unsubscribe":
                 self._news.unwatch(party.live.listener, str(params.get("uri")))
                 return {}
@@ -90,11 +91,11 @@ class Dialogue:
                     raise _NoSuchMethod
                 return listed
 
-    def _subscribe(self, party: Party, uri: str) -> dict[str, Any]:
+    async def _subscribe(self, party: Party, uri: str) -> None:
         if len(party.live.listener.watched) >= MAX_WATCHED:
             raise OverBudget(f"a session may watch {MAX_WATCHED} resources: unsubscribe from one")
         self._news.watch(party.live.listener, uri, self._methods.reader.watchable(party.caller, uri))
-        return {}
+        await self._news.settled(party.live.listener)
 
     async def _forward(self, party: Party, message: Message) -> Message:
         correlation_id = correlation.new_id()

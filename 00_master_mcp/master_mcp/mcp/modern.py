@@ -94,6 +94,7 @@ class ModernEra:
         self._watch(caller, listener, cast("list[object]", uris))
         tag = {SUBSCRIPTION_ID_META_KEY: message["id"]}
         with self._news.listening(listener):
+            await self._news.settled(listener)
             await exchange.event(_acknowledgement(listener, tag))
             await streaming.tell(exchange, listener, lambda news: _tagged(news, tag))
 
