@@ -19,7 +19,7 @@ from hubs import RunningHub, running_hub, settle
 from wire import Message, SessionClient, accepts
 
 ROW = {"number": 90, "namespace": "suite", "names": "verbatim"}
-SAMPLES: Mapping[str, Any] = {"string": "x", "number": 2.5, "integer": 2, "boolean": True, "object": {}, "array": []}
+SAMPLES: Mapping[str, Any] = {"string": "x", "number": 2.5, "integer": 2, "boolean": True, "array": []}
 
 
 async def listed(hub: RunningHub) -> None:
@@ -33,10 +33,11 @@ async def listed(hub: RunningHub) -> None:
     sys.exit(f"the hub does not take the server: {watcher.health.reason}")
 
 
-def sample(schema: Message) -> Message:
-    """Arguments that a tool with this input schema takes."""
+def sample(schema: Message, document: Message) -> Message:
+    """Arguments that a tool with this input schema takes; an object is `document`."""
     properties: Message = schema.get("properties", {})
-    return {name: SAMPLES[properties[name].get("type", "string")] for name in schema.get("required", [])}
+    kinds = {name: properties[name].get("type", "string") for name in schema.get("required", [])}
+    return {name: document if kind == "object" else SAMPLES[kind] for name, kind in kinds.items()}
 
 
 async def calls(session: SessionClient) -> list[Message]:
@@ -44,7 +45,9 @@ async def calls(session: SessionClient) -> list[Message]:
     named: list[Message] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}").get("toolCalls", [])
     tools = (await session.request("tools/list")).result["tools"]
     own = [tool for tool in tools if not tool["name"].startswith("master_")]
-    return named or [{"name": tool["name"], "arguments": sample(tool["inputSchema"])} for tool in own]
+    return named or [
+        {"name": tool["name"], "arguments": sample(tool["inputSchema"], own[0]["inputSchema"])} for tool in own
+    ]
 
 
 async def call(session: SessionClient, asked: Message, meanwhile: Message) -> None:

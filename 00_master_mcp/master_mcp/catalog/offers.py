@@ -91,7 +91,7 @@ class Offers:
 
     def replace(self, service: str, kind: str, definitions: Sequence[Definition]) -> bool:
         """Take `definitions` as all of one kind that `service` has; True when that is news."""
-        if self._listed.get((service, kind), ()) == definitions:
+        if list(self._listed.get((service, kind), ())) == list(definitions):
             return False
         self._listed[service, kind] = definitions
         self._index()
@@ -147,7 +147,7 @@ class Offers:
         if not found:
             raise NotFound(f"no resource {uri}: resources/list and resources/templates/list name them all")
         if len(found) > 1:
-            candidates = ", ".join(f"{offer.namespace}+{uri}" for offer in found.values())
+            candidates = ", ".join(sorted(f"{offer.namespace}+{uri}" for offer in found.values()))
             raise Invalid(f"{uri} is ambiguous: say one of {candidates}")
         (offer,) = found.values()
         return Place(offer.service, offer.namespace, uri)
@@ -213,18 +213,23 @@ def _place(offer: Offer) -> Place:
 def _prompt(service: str, row: SpokeRow, definition: Definition, taken: set[str]) -> Offer:
     """Named like a tool; a verbatim name that another service has is put behind its namespace."""
     upstream = str(definition["name"])
-    canonical = str(mapping(definition.get("_meta")).get("fleet/id") or f"{row.namespace}.{names.camel(upstream)}")
-    wire = upstream if row.names == "verbatim" else names.wire(canonical)
+    wire = upstream if row.names == "verbatim" else names.wire(_canonical(row.namespace, definition))
     if wire in taken:
         wire = f"{names.wire(row.namespace)}_{upstream}"
     return Offer(service, row.namespace, wire, upstream, {**definition, "name": wire})
+
+
+def _canonical(namespace: str, definition: Definition) -> str:
+    """The id that a spoke gives its prompt, when it is one of its own namespace."""
+    said = str(mapping(definition.get("_meta")).get("fleet/id"))
+    return said if said.startswith(f"{namespace}.") else f"{namespace}.{names.camel(str(definition['name']))}"
 
 
 def _by_spelling(offers: Iterable[Offer]) -> dict[str, Offer]:
     found: dict[str, Offer] = {}
     named = list(offers)
     for offer in named:
-        for spelling in names.spellings(f"{offer.namespace}.{names.camel(offer.upstream)}"):
+        for spelling in names.spellings(_canonical(offer.namespace, {**offer.definition, "name": offer.upstream})):
             found.setdefault(spelling, offer)
     return found | {offer.name: offer for offer in named}
 

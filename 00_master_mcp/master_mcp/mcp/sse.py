@@ -4,6 +4,7 @@ A session is its stream: bound to the key that opened it, gone with the connecti
 """
 
 import asyncio
+import contextlib
 import secrets
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ SSE_PATH, MESSAGES_PATH = "/sse", "/messages/"
 MAX_SESSIONS = 256
 MAX_UNREAD = 1000  # messages that a client may leave unread before its stream ends
 MAX_CALLS = 64  # requests under way in one session
+CLOSES_WITHIN_S = 1.0
 
 
 @dataclass(eq=False)
@@ -84,6 +86,8 @@ class SseDoor:
             with self._news.listening(stream.live.listener):
                 await exchange.named_event("endpoint", f"{MESSAGES_PATH}?session_id={session_id}".encode())
                 await _until_one_ends(_write(exchange, stream), _pass_on_news(stream), stream.overrun.wait())
+            with contextlib.suppress(TimeoutError):  # who does not read does not see the end either
+                await asyncio.wait_for(exchange.close_stream(), CLOSES_WITHIN_S)
         finally:
             del self._streams[session_id]
             stream.live.cancel()
