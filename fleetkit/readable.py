@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import mcp_types
 import orjson
 import pydantic
+import pydantic_core
 from fastmcp.exceptions import FastMCPError
 from fastmcp.prompts.base import Message, Prompt, PromptResult
 from fastmcp.prompts.function_prompt import FunctionPrompt
@@ -186,10 +187,10 @@ def _contents(found: object, mime_type: str) -> ResourceResult:
     if isinstance(found, bytes):
         masked = scrubber.data({"blob": base64.b64encode(found).decode()})["blob"]
         return ResourceResult([ResourceContent(base64.b64decode(masked), mime_type=mime_type)])
-    if isinstance(found, pydantic.BaseModel):
-        found = found.model_dump(mode="json", exclude_none=True)
-    text = found if isinstance(found, str) else orjson.dumps(scrubber.data(found), option=orjson.OPT_INDENT_2).decode()
-    return ResourceResult([ResourceContent(scrubber.text(text), mime_type=mime_type)])
+    if not isinstance(found, str):
+        data = scrubber.data(pydantic_core.to_jsonable_python(found, exclude_none=True))
+        return ResourceResult([ResourceContent(orjson.dumps(data, option=orjson.OPT_INDENT_2).decode(), mime_type)])
+    return ResourceResult([ResourceContent(scrubber.text(found), mime_type=mime_type)])
 
 
 def _messages(found: object) -> PromptResult:
