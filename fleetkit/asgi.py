@@ -72,8 +72,12 @@ class Exchange:
 
     async def event(self, message: object) -> None:
         """Send one JSON-RPC message as an event, opening the stream first."""
+        await self.named_event("message", orjson.dumps(message))
+
+    async def named_event(self, name: str, line: bytes) -> None:
+        """Send one line of data as an event of that name, opening the stream first."""
         await self.open_stream()
-        await self._chunk(b"event: message\ndata: " + orjson.dumps(message) + b"\n\n")
+        await self._chunk(b"event: %b\ndata: %b\n\n" % (name.encode(), line))
 
     async def ping(self) -> None:
         """Keep proxies from closing an idle stream."""

@@ -84,7 +84,7 @@ class GovernedTool(Tool):
         return result
 
     async def _governed(self, arguments: dict[str, Any]) -> ToolResult:
-        context, allowed, problem = self._admit(arguments)
+        context, allowed, problem = admit(self._id, self._token, arguments)
         with correlation.bound(context):
             try:
                 if problem is not None:
@@ -110,18 +110,6 @@ class GovernedTool(Tool):
                     ),
                     context.correlation_id,
                 )
-
-    def _admit(self, arguments: Mapping[str, Any]) -> tuple[Context, Risk, FleetError | None]:
-        meta = _request_meta()
-        token = meta.get(trust.ALLOW_META)
-        cid = correlation.from_traceparent(meta.get("traceparent")) or correlation.new_id()
-        if not isinstance(token, str):
-            return Context(cid, None, self._id), Risk.read, None
-        try:
-            allowance = trust.read_allowance(token, self._token, self._id, arguments)
-        except FleetError as error:
-            return Context(cid, None, self._id), Risk.read, error
-        return Context(allowance.correlation_id, allowance.caller, self._id, token), allowance.risk, None
 
     async def _hold_if_risky(self, arguments: Mapping[str, Any], allowed: Risk) -> Risk:
         """The risk of this call; raises NeedsApproval with its plan when that is above `allowed`."""
@@ -158,6 +146,20 @@ class GovernedTool(Tool):
         ]
         if wrong:
             raise Invalid("; ".join(wrong))
+
+
+def admit(tool: str, token: str, arguments: Mapping[str, Any]) -> tuple[Context, Risk, FleetError | None]:
+    """Whose request this is, the highest risk it may run, and what is wrong with its allowance."""
+    meta = _request_meta()
+    allowed = meta.get(trust.ALLOW_META)
+    cid = correlation.from_traceparent(meta.get("traceparent")) or correlation.new_id()
+    if not isinstance(allowed, str):
+        return Context(cid, None, tool), Risk.read, None
+    try:
+        allowance = trust.read_allowance(allowed, token, tool, arguments)
+    except FleetError as error:
+        return Context(cid, None, tool), Risk.read, error
+    return Context(allowance.correlation_id, allowance.caller, tool, allowed), allowance.risk, None
 
 
 def failure(error: FleetError, correlation_id: str | None, meta: dict[str, Any] | None = None) -> ToolResult:

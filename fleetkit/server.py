@@ -1,6 +1,6 @@
 """Serving a spoke: the same ASGI app embedded in the hub, as a process, or in a container.
 
-This is the one module that touches FastMCP's private attributes (see `_validate_from_registry`).
+This is the one module that touches FastMCP's private attributes (see `_validate_from_registry`, `_serve_changes`).
 """
 
 import asyncio
@@ -20,11 +20,13 @@ import fastmcp
 import orjson
 import uvicorn
 import uvloop
+from mcp.server.subscriptions import InMemorySubscriptionBus, ListenHandler, ResourceUpdated, SubscriptionBus
+from mcp_types import SubscriptionsListenRequestParams
 
 from fleetkit import log as logging
-from fleetkit import settings, trust
+from fleetkit import readable, settings, trust
 from fleetkit.errors import FleetError, Invalid, Refused, Unavailable, body
-from fleetkit.governed import GovernedTool
+from fleetkit.governed import GovernedTool, Observe
 from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.spoke import HttpRoute, Setting, Spoke
@@ -58,7 +60,30 @@ def build_server(spoke: Spoke, namespace: str, token: str, metrics: Metrics) -> 
     for tool in tools:
         server.add_tool(tool)
     _validate_from_registry(server, {tool.name: tool.parameters for tool in tools})
+    _offer(server, spoke, namespace, token, observe)
     return server
+
+
+def _offer(server: fastmcp.FastMCP[Any], spoke: Spoke, namespace: str, token: str, observe: Observe) -> None:
+    """Add what the spoke offers besides tools."""
+    reads = readable.Asked(namespace, readable.READ, token, observe)
+    for spec in spoke.resources:
+        if spec.is_template:
+            server.add_template(readable.ReadableTemplate.build(spec, namespace, reads))
+        else:
+            server.add_resource(readable.ReadableResource.build(spec, namespace, reads))
+    gets = readable.Asked(namespace, readable.GET, token, observe)
+    for prompt in spoke.prompts.values():
+        server.add_prompt(readable.ReadablePrompt.build(prompt, namespace, gets))
+    if spoke.completers:
+        completes = readable.Asked(namespace, readable.COMPLETE, token, observe)
+        server.add_completion_handler(readable.completion(spoke, completes))
+
+
+def _serve_changes(server: fastmcp.FastMCP[Any], bus: SubscriptionBus) -> None:
+    """Answer `subscriptions/listen`, which FastMCP leaves out, from `bus`."""
+    lowlevel = server._mcp_server  # pyright: ignore[reportPrivateUsage] - no public door; contract test
+    lowlevel.add_request_handler("subscriptions/listen", SubscriptionsListenRequestParams, ListenHandler(bus))
 
 
 def _validate_from_registry(server: fastmcp.FastMCP[Any], schemas: Mapping[str, Mapping[str, Any]]) -> None:
@@ -75,6 +100,9 @@ class SpokeServer:
         self.setting = setting
         self.metrics = Metrics()
         self.server = build_server(spoke, namespace, setting.service_token, self.metrics)
+        self._bus = InMemorySubscriptionBus()
+        _serve_changes(self.server, self._bus)
+        self._scheme = f"{namespace}://"
         self._etag = _digest(spoke, namespace)
         self._mcp = self.server.http_app(path=MCP_PATH, stateless_http=True)
         self._expected = f"Bearer {setting.service_token}".encode()
@@ -88,7 +116,12 @@ class SpokeServer:
                 self.spoke.set_state(await stack.enter_async_context(self.spoke.lifespan(self.setting)))
                 stack.callback(self.spoke.set_state, None)
             await stack.enter_async_context(self._mcp.lifespan(self._mcp))
+            self.spoke.set_tell(self._tell)
+            stack.callback(self.spoke.set_tell, None)
             yield self
+
+    async def _tell(self, path: str) -> None:
+        await self._bus.publish(ResourceUpdated(self._scheme + path))
 
     async def app(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI app: `/mcp`, `/health`, `/ready`, `/metrics` and the spoke's own internal endpoints."""

@@ -5,10 +5,16 @@
     @spoke.tool(risk=Risk.read)
     async def free_space(path: Path) -> Usage: ...
 
+    @spoke.resource("disk/{name}")  # demo://disk/sda
+    async def disk(name: str) -> Disk: ...
+
+    @spoke.prompt()
+    async def clean_up(path: str) -> str: ...
+
 The same object runs embedded in the hub, as its own HTTP process, or in a container.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -64,6 +70,37 @@ class ToolSpec:
 
 
 @dataclass(frozen=True)
+class ResourceSpec:
+    """One declared resource, or a template of them when its path holds `{names}`."""
+
+    function: Callable[..., Any]
+    path: str
+    mime_type: str
+
+    @property
+    def name(self) -> str:
+        """The Python name, which people read."""
+        return self.function.__name__
+
+    @property
+    def is_template(self) -> bool:
+        """Whether the path has parts to fill in."""
+        return "{" in self.path
+
+
+@dataclass(frozen=True)
+class PromptSpec:
+    """One declared prompt."""
+
+    function: Callable[..., Any]
+
+    @property
+    def name(self) -> str:
+        """The Python name, from which the canonical id derives."""
+        return self.function.__name__
+
+
+@dataclass(frozen=True)
 class HttpRoute:
     """An HTTP endpoint between processes of the fleet: behind the service token, never shown by the hub.
 
@@ -78,11 +115,13 @@ class HttpRoute:
 
 Lifespan = Callable[[Setting], AbstractAsyncContextManager[object]]
 Check = Callable[[], Awaitable[None]]
+Completer = Callable[[str, Mapping[str, str]], Awaitable[Sequence[str]]]  # what was typed, the other arguments so far
+Tell = Callable[[str], Awaitable[None]]
 
 
 @dataclass
 class Spoke:
-    """A named set of tools.
+    """A named set of tools, with the resources and prompts that go with them.
 
     `lifespan` opens what the tools need (a database, a client) and yields it; tools get it by
     `spoke.state(Kind)`. `options` is the model of the spoke's own settings. `tool_modules` are imported
@@ -95,9 +134,13 @@ class Spoke:
     options: type[SpokeOptions] = SpokeOptions
     tool_modules: tuple[str, ...] = ()
     tools: dict[str, ToolSpec] = field(default_factory=dict[str, ToolSpec], init=False)
+    resources: list[ResourceSpec] = field(default_factory=list[ResourceSpec], init=False)
+    prompts: dict[str, PromptSpec] = field(default_factory=dict[str, PromptSpec], init=False)
+    completers: dict[str, Completer] = field(default_factory=dict[str, Completer], init=False)
     routes: list[HttpRoute] = field(default_factory=list[HttpRoute], init=False)
     checks: dict[str, Check] = field(default_factory=dict[str, Check], init=False)
     _state: object = field(default=None, init=False, repr=False)
+    _tell: Tell | None = field(default=None, init=False, repr=False)
 
     def tool(
         self,
@@ -126,11 +169,9 @@ class Spoke:
         """
 
         def declare(function: Callable[P, R]) -> Callable[P, R]:
-            name = function.__name__
+            name = self._documented(function)
             if name in self.tools:
                 raise ValueError(f"{self.name}: tool {name!r} is declared twice")
-            if not (function.__doc__ or "").strip():
-                raise ValueError(f"{self.name}.{name} has no docstring: it is what the model reads")
             if cache_ttl_s is not None and risk is not Risk.read:
                 raise ValueError(f"{self.name}.{name} can change something: its answers are not to be cached")
             self.tools[name] = ToolSpec(
@@ -149,6 +190,59 @@ class Spoke:
             return function
 
         return declare
+
+    def resource(self, path: str, *, mime_type: str = "application/json") -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Declare something to read at `<namespace>://<path>`; its docstring says what it is.
+
+        `{names}` in the path make it a template: each is an argument of the function and stands for one
+        segment of the URI. It returns a model or JSON data, or text or bytes as they are.
+        """
+
+        def declare(function: Callable[P, R]) -> Callable[P, R]:
+            self._documented(function)
+            if any(known.path == path for known in self.resources):
+                raise ValueError(f"{self.name}: resource {path!r} is declared twice")
+            self.resources.append(ResourceSpec(function, path, mime_type))
+            return function
+
+        return declare
+
+    def prompt(self) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Declare a prompt: the function's text arguments are filled in by a person, its result is what to ask a model.
+
+        It returns the text of one message of the user, or a list of texts.
+        """
+
+        def declare(function: Callable[P, R]) -> Callable[P, R]:
+            name = self._documented(function)
+            if name in self.prompts:
+                raise ValueError(f"{self.name}: prompt {name!r} is declared twice")
+            self.prompts[name] = PromptSpec(function)
+            return function
+
+        return declare
+
+    def completion(self, argument: str) -> Callable[[Completer], Completer]:
+        """Declare who completes an argument of that name, in every prompt and template of the spoke.
+
+        The function gets what was typed and the other arguments so far, and returns the values that fit.
+        """
+
+        def declare(function: Completer) -> Completer:
+            self.completers[argument] = function
+            return function
+
+        return declare
+
+    async def updated(self, path: str) -> None:
+        """Tell whoever watches the resource at `<namespace>://<path>` that it is another one now."""
+        if self._tell is not None:
+            await self._tell(path)
+
+    def _documented(self, function: Callable[..., Any]) -> str:
+        if not (function.__doc__ or "").strip():
+            raise ValueError(f"{self.name}.{function.__name__} has no docstring: it is what the model reads")
+        return function.__name__
 
     def http(self, method: str, path: str, *, open: bool = False) -> Callable[[S], S]:
         """Declare an endpoint for other processes of the fleet: `async (body, headers) -> mapping`.
@@ -181,6 +275,10 @@ class Spoke:
     def set_state(self, state: object) -> None:
         """For `fleetkit.server`: what the lifespan yielded, None when it ended."""
         self._state = state
+
+    def set_tell(self, tell: Tell | None) -> None:
+        """For `fleetkit.server`: how `updated` reaches those who watch, None when nobody is served."""
+        self._tell = tell
 
     def read_options(self, raw: Mapping[str, Any]) -> SpokeOptions:
         """The spoke's options, checked; raises Invalid naming each wrong key."""

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ HERE = Path(__file__).resolve().parent / "conformance"
 _MODULES = Path(os.environ.get("FLEET_TEST_NODE_MODULES") or CHECKOUT / "node_modules")
 NODE = _MODULES / "node" / "bin" / "node"
 SUITE = _MODULES / "@modelcontextprotocol" / "conformance"
-_RESULT = re.compile(r"server-(?P<scenario>.+)-\d{4}-\d{2}-\d{2}T[\d-]+Z")
+_RESULT = re.compile(r"(server-)?(?P<scenario>.+)-\d{4}-\d{2}-\d{2}T[\d-]+Z")
 
 needs_suite = pytest.mark.skipif(
     not (NODE.exists() and (SUITE / "dist" / "index.js").exists()),
@@ -58,15 +59,24 @@ def run(url: str, revision: str, results: Path) -> Report:
     return Report(done.returncode, done.stdout + done.stderr, _checks(results))
 
 
+def run_client(scenario: str, revision: str, results: Path) -> Report:
+    """Have the hub, as a client of the suite's own server, go through one scenario of `revision`."""
+    program = f"{sys.executable} {HERE / 'client.py'}"
+    command = [str(NODE), str(SUITE / "dist" / "index.js"), "client", "--command", program, "--scenario", scenario]
+    command += ["--spec-version", revision, "--timeout", "150000", "--output-dir", str(results)]
+    done = subprocess.run(command, capture_output=True, text=True, env=plain_environment(), timeout=240, check=False)
+    return Report(done.returncode, done.stdout + done.stderr, _checks(results))
+
+
 def expected_file(revision: str) -> Path:
     """The scenarios of `revision` that do not pass yet."""
     return HERE / f"expected-{revision}.yaml"
 
 
-def required(revision: str) -> set[str]:
-    """The scenarios that a server of `revision` must pass, as the suite itself lists them."""
+def required(revision: str, role: str = "server") -> set[str]:
+    """The scenarios that a server, or a client, of `revision` must pass, as the suite itself lists them."""
     listed = yaml.safe_load((SUITE / "requirements" / f"{revision}.yaml").read_text(encoding="utf-8"))
-    return set(listed["server"])
+    return set(listed[role])
 
 
 def _checks(results: Path) -> dict[str, list[dict[str, Any]]]:

@@ -29,12 +29,13 @@ from master_mcp.catalog.tools import Catalog
 from master_mcp.catalog.watcher import Watcher
 from master_mcp.guard import Guard
 from master_mcp.lock import DataDirLock
-from master_mcp.mcp.door import McpDoor
-from master_mcp.mcp.legacy import LegacyEra
+from master_mcp.mcp.door import open_mcp
 from master_mcp.mcp.lists import Lists
-from master_mcp.mcp.modern import ModernEra
+from master_mcp.mcp.methods import Methods
+from master_mcp.mcp.sse import MESSAGES_PATH, SSE_PATH
 from master_mcp.policy.engine import open_policy
 from master_mcp.proxy.call import Proxy
+from master_mcp.proxy.reading import Reader
 from master_mcp.proxy.rules import Rules
 from master_mcp.proxy.upstream import Upstream
 from master_mcp.resilience.drain import Drain, DrainedServer
@@ -124,9 +125,17 @@ class Hub:
             self.resilience,
             deadline_s=hub.deadline_s,
         )
-        lists = Lists(self.catalog, self.fleet.status, self.policy)
-        sealer = Sealer(self.ring, hub.session_ttl_s)
-        mcp = McpDoor(ModernEra(proxy, lists), LegacyEra(proxy, lists, sealer), hub.max_request_bytes)
+        reader = Reader(
+            self.catalog,
+            upstreams,
+            self.audit,
+            self.metrics,
+            self._rules or self.policy,
+            self.resilience,
+            deadline_s=hub.deadline_s,
+        )
+        methods = Methods(proxy, reader, Lists(self.catalog, self.fleet.status, self.policy))
+        mcp, sse = open_mcp(methods, self.catalog.news, Sealer(self.ring, hub.session_ttl_s), hub.max_request_bytes)
         ops = Ops(self.fleet.status, self.metrics, lambda: self.resilience.gate.closed)
         internal = Internal(self.config.spokes, self.ring, self.keys, proxy, lambda name: self.fleet.members[name].url)
         open_routes = {
@@ -139,7 +148,14 @@ class Hub:
             open_routes["/metrics"] = ops.metrics
         guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
         held = ApprovalRoutes(self.approvals, hub.max_request_bytes)
-        keyed_routes = {"/mcp": mcp, "/metrics": only_managers(ops.metrics), "/approvals": held, "/approvals/*": held}
+        keyed_routes = {
+            "/mcp": mcp,
+            SSE_PATH: sse.open,  # deprecated, for clients of 2024-11-05
+            MESSAGES_PATH: sse.post,
+            "/metrics": only_managers(ops.metrics),
+            "/approvals": held,
+            "/approvals/*": held,
+        }
         self.app = Web(guard, self.keys, Lockout(hub.lockout), open_routes, keyed_routes)
 
     def _members(self) -> list[Member]:

@@ -92,8 +92,13 @@ def build(fleet: Fleet, catalog: Catalog, breakers: Breakers) -> Spoke:
             and all(word in f"{line.id} {line.summary}".lower() for word in words)
         ]
 
+    @spoke.resource("status")
+    async def status() -> ServerInfo:
+        """Every service of the fleet: health, tools, breaker."""
+        return ServerInfo.model_validate(fleet.status())
+
     # The decorator registers them; naming them here tells the type checker that they are used.
-    _ = (get_server_info, list_services, get_service_health, list_tools)
+    _ = (get_server_info, list_services, get_service_health, list_tools, status)
     return spoke
 
 

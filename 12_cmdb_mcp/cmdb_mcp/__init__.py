@@ -13,7 +13,7 @@ __all__ = ["spoke"]
 async def _lifespan(setting: Setting) -> AsyncGenerator[object]:
     from cmdb_mcp.inventory import opened  # brings SQLAlchemy: only when served
 
-    async with opened(setting) as inventory:
+    async with opened(setting, spoke.updated) as inventory:
         yield inventory
 
 
@@ -26,5 +26,11 @@ spoke = Spoke(
     ),
     lifespan=_lifespan,
     options=CmdbOptions,
-    tool_modules=("cmdb_mcp.tools.reading", "cmdb_mcp.tools.writing", "cmdb_mcp.tools.graph", "cmdb_mcp.tools.files"),
+    tool_modules=(
+        "cmdb_mcp.tools.reading",
+        "cmdb_mcp.tools.writing",
+        "cmdb_mcp.tools.graph",
+        "cmdb_mcp.tools.files",
+        "cmdb_mcp.tools.offers",
+    ),
 )

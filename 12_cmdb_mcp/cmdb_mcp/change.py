@@ -1,7 +1,7 @@
 """One transaction of changes: one author, one source, one time, and a history row for every effect."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,6 +34,7 @@ class Change:
     at: str
     precedence: Sequence[str]
     catalog: Catalog
+    touched: dict[int, Record] = field(default_factory=dict[int, Record])
 
     @classmethod
     def begin(cls, connection: sa.Connection, author: Author, source: str, precedence: Sequence[str]) -> "Change":
@@ -65,6 +66,7 @@ class Change:
         changes: dict[str, Any] = {
             name: delta.model_dump(include={"before", "after"}) for name, delta in (deltas or {}).items()
         }
+        self.touched |= {record.id: record for record in (subject, other) if record is not None}
         self._insert(
             action=action,
             ci=subject.id,

@@ -103,6 +103,22 @@ def find(connection: sa.Connection, ref: str) -> Record:
     return chosen[0]
 
 
+def labels_like(connection: sa.Connection, start: str, limit: int) -> list[str]:
+    """Labels of active CIs whose name or label begins with `start`, in order, whatever their case."""
+    key, c = fold(start), cis.c
+    label = c.ci_class + ":" + c.name_key
+    chosen = (
+        sa.select(c.ci_class, c.name)
+        .where(
+            c.status == "active",
+            sa.or_(c.name_key.startswith(key, autoescape=True), label.startswith(key, autoescape=True)),
+        )
+        .order_by(c.ci_class, c.name)
+        .limit(limit)
+    )
+    return [f"{ci_class}:{name}" for ci_class, name in connection.execute(chosen)]
+
+
 def _named(connection: sa.Connection, ref: str) -> list[Record]:
     ci_class, _, rest = ref.partition(":")
     in_class = sa.and_(cis.c.ci_class == ci_class, cis.c.name_key == fold(rest))

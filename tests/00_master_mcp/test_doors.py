@@ -150,7 +150,7 @@ async def test_headers_that_contradict_the_body_are_refused(tmp_path: Path, head
         assert (status, answer["error"]["code"]) == (400, code)
 
 
-@pytest.mark.parametrize("method", ["initialize", "ping", "logging/setLevel", "unknown/method", "prompts/list"])
+@pytest.mark.parametrize("method", ["initialize", "ping", "logging/setLevel", "unknown/method", "resources/subscribe"])
 async def test_what_this_era_does_not_have_is_not_found(tmp_path: Path, method: str) -> None:
     async with running_hub(tmp_path) as hub:
         status, answer = await ask(hub, method)

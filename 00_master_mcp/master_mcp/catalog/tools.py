@@ -12,6 +12,8 @@ from fleetkit.errors import Invalid, NotFound
 from fleetkit.risk import Risk, parse_risk
 from fleetkit.settings import SpokeRow
 from fleetkit.shapes import mapping
+from master_mcp.catalog.news import News
+from master_mcp.catalog.offers import Offers
 
 IDEMPOTENCY_KEY = "idempotency_key"  # the argument's name
 
@@ -100,9 +102,14 @@ def _asks_for_headers(schema: object) -> bool:
 
 
 class Catalog:
-    """Every known tool. `version` grows with each change, and `on_change` hears of it."""
+    """Every known tool. `version` grows with each change, and `on_change` hears of it.
+
+    `offers` has what services offer besides tools, `news` brings their changes to those who listen.
+    """
 
     def __init__(self) -> None:
+        self.offers = Offers()
+        self.news = News()
         self._by_service: dict[str, list[CatalogTool]] = {}
         self._by_spelling: dict[str, CatalogTool] = {}
         self._by_action: dict[str, list[CatalogTool]] = {}
@@ -123,6 +130,7 @@ class Catalog:
         self._by_service[service] = fresh
         self._index()
         self.version += 1
+        self.news.changed("tools")
         for listener in list(self._listeners):
             listener()
         return True

@@ -1,9 +1,9 @@
-"""One watcher per spoke: lists its tools, notices when it goes and comes back, keeps the last good list."""
+"""One watcher per spoke: lists what it has, notices when it goes and comes back, keeps the last good lists."""
 
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,6 +14,8 @@ from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.settings import SpokeRow
 from fleetkit.store import Store
+from master_mcp.catalog.hearing import Hearing, Telling
+from master_mcp.catalog.shelf import Offering, Shelf
 from master_mcp.catalog.tools import Catalog, read_tool
 from master_mcp.store import catalog as table
 
@@ -21,13 +23,12 @@ log = get_logger()
 
 PROBE_S = 2.0  # between looks at a healthy spoke
 RELIST_S = 60.0  # a spoke that cannot say whether its tools changed is asked again this often
-RELISTEN_S = 5.0  # before asking again a spoke that ended its news
 LIST_TIMEOUT_S = 5.0
 FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 60.0
 
 
-class Watched(Protocol):
+class Watched(Telling, Offering, Protocol):
     """What a watcher needs of a spoke."""
 
     name: str
@@ -39,10 +40,6 @@ class Watched(Protocol):
 
     async def list_tools(self) -> list[Mapping[str, Any]]:
         """Every tool definition; raises Unavailable when the spoke does not list them."""
-        ...
-
-    async def hear(self, changed: Callable[[], None]) -> None:
-        """Stay subscribed to changes of the tools; raises FleetError when the spoke cannot tell them."""
         ...
 
     def lost(self, reason: str) -> None:
@@ -75,8 +72,9 @@ class Watcher:
         self._poked = asyncio.Event()
         self._seen: str | None = None
         self._told = False
-        self._wordless = asyncio.Event()
         self._attempt = 0
+        self._shelf = Shelf(spoke, catalog, store)
+        self._hearing = Hearing(spoke, catalog.news, self.relist)
         self.health = Health(since=time.time())
 
     def poke(self) -> None:
@@ -84,7 +82,8 @@ class Watcher:
         self._poked.set()
 
     async def load(self) -> None:
-        """Serve the list of last time until the spoke answers."""
+        """Serve the lists of last time until the spoke answers."""
+        await self._shelf.load()
         query = sa.select(table.c.tools, table.c.listed_at).where(table.c.service == self._spoke.name)
         row = await self._store.read(lambda db: db.execute(query).one_or_none())
         if row is not None:
@@ -94,11 +93,10 @@ class Watcher:
             self.health.listed_at = row.listed_at
 
     async def run(self) -> None:
-        """Look, wait, look again; meanwhile hear what a server from elsewhere tells by itself."""
+        """Look, wait, look again; meanwhile hear what the spoke tells by itself."""
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_looking())
-            if self._spoke.row.url is not None:
-                tasks.create_task(self._keep_hearing())
+            tasks.create_task(self._hearing.run())
 
     async def _keep_looking(self) -> None:
         while True:
@@ -108,34 +106,30 @@ class Watcher:
                 await asyncio.wait_for(self._poked.wait(), wait)
             self._poked.clear()
 
-    async def _keep_hearing(self) -> None:
-        await self._wordless.wait()
-        while True:
-            with contextlib.suppress(FleetError):  # it is down or cannot tell: looking finds out which
-                await self._spoke.hear(self._hear_of_change)
-            await asyncio.sleep(RELISTEN_S)
-
-    def _hear_of_change(self) -> None:
+    def relist(self) -> None:
         self._told = True
         self._poked.set()
 
     async def look(self) -> None:
-        """One look: is it there, has its list changed?"""
+        """One look: is it there, has its list changed? What it offers besides tools decides nothing of its health."""
+        listed = False
         try:
             async with asyncio.timeout(LIST_TIMEOUT_S):
                 word = await self._spoke.alive()
                 if self._must_list(word):
                     self._told = False  # what is told from here on needs another list
                     await self._list()
-                    self._seen = word
-                if not word:
-                    self._wordless.set()
+                    self._seen, listed = word, True
+                if not word and self._spoke.row.url is not None:
+                    self._hearing.want_lists()
         except TimeoutError:
             self._down(TimedOut(f"{self._spoke.name} does not answer within {LIST_TIMEOUT_S:g} s").message)
         except FleetError as error:
             self._down(error.message)
         else:
             self._up()
+        if listed:
+            await self._shelf.restock()
 
     def _must_list(self, word: str) -> bool:
         if self.health.state != "healthy" or self._told or word != self._seen or self.health.listed_at is None:
@@ -157,6 +151,7 @@ class Watcher:
         if self.health.state != "healthy":
             log.info("spoke.healthy", spoke=self._spoke.name, tools=len(self._catalog.of(self._spoke.name)))
             self.health = Health("healthy", "", time.time(), self.health.listed_at)
+            self._hearing.retry()
         self._attempt = 0
         self._gauge.set(1)
         self._spoke.found()

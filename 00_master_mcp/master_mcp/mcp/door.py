@@ -1,19 +1,21 @@
 """`/mcp`: who calls, which era, and nothing else."""
 
-from typing import cast
-
-import orjson
 from mcp_types import PROTOCOL_VERSION_META_KEY
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from fleetkit.asgi import Exchange
-from fleetkit.errors import FleetError
 from fleetkit.shapes import mapping
 from master_mcp.auth.caller import Caller
-from master_mcp.mcp import rpc
+from master_mcp.auth.session import Sealer
+from master_mcp.catalog.news import News
+from master_mcp.mcp import body
+from master_mcp.mcp.dialogue import Dialogue
 from master_mcp.mcp.legacy import LegacyEra
+from master_mcp.mcp.live import Sessions
+from master_mcp.mcp.methods import Methods
 from master_mcp.mcp.modern import ModernEra
 from master_mcp.mcp.rpc import Message
+from master_mcp.mcp.sse import SseDoor
 
 
 class McpDoor:
@@ -38,18 +40,20 @@ class McpDoor:
             await exchange.json(405, None, {"allow": "POST, GET, DELETE"})
 
     async def _post(self, exchange: Exchange, caller: Caller) -> None:
-        try:
-            body = await exchange.body(self._max_request_bytes)
-        except FleetError as problem:
-            await exchange.json(413, rpc.error(None, rpc.INVALID_REQUEST, problem.message))
-            return
-        message = await _read(exchange, body)
+        message = await body.read(exchange, self._max_request_bytes)
         if message is None:
             return
         if _is_modern(exchange) or _names_an_envelope(exchange, message):
             await self._modern.post(exchange, caller, message)
         else:
             await self._legacy.post(exchange, caller, message)
+
+
+def open_mcp(methods: Methods, news: News, sealer: Sealer, max_request_bytes: int) -> tuple[McpDoor, SseDoor]:
+    """The two doors of MCP over the same methods: `/mcp` for both eras, and the deprecated SSE transport."""
+    dialogue = Dialogue(methods, news)
+    legacy = LegacyEra(dialogue, Sessions(news), sealer)
+    return McpDoor(ModernEra(methods, news), legacy, max_request_bytes), SseDoor(dialogue, news, max_request_bytes)
 
 
 def _is_modern(exchange: Exchange) -> bool:
@@ -62,28 +66,3 @@ def _names_an_envelope(exchange: Exchange, message: Message) -> bool:
     if "mcp-protocol-version" in exchange.headers:
         return False
     return PROTOCOL_VERSION_META_KEY in mapping(mapping(message.get("params")).get("_meta"))
-
-
-async def _read(exchange: Exchange, body: bytes) -> Message | None:
-    """The body as one JSON-RPC message; a body that is none is answered here and None returned."""
-    try:
-        message = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        await exchange.json(400, rpc.error(None, rpc.PARSE_ERROR, "the body is not JSON"))
-        return None
-    if not _is_message(message):
-        text = "the body must be one JSON-RPC 2.0 message (no batch)"
-        await exchange.json(400, rpc.error(None, rpc.INVALID_REQUEST, text))
-        return None
-    return cast("Message", message)
-
-
-def _is_message(message: object) -> bool:
-    if not isinstance(message, dict):
-        return False
-    found = cast("Message", message)
-    if found.get("jsonrpc") != "2.0" or not isinstance(found.get("id", 0), str | int):
-        return False
-    if isinstance(found.get("id"), bool):
-        return False
-    return isinstance(found.get("method"), str) or "result" in found or "error" in found

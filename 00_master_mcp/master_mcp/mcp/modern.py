@@ -1,8 +1,7 @@
 """MCP 2026-07-28: every POST is one self-contained request, no session."""
 
-import asyncio
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from mcp.shared.inbound import (
     ERROR_CODE_HTTP_STATUS,
@@ -17,14 +16,14 @@ from mcp_types.jsonrpc import HEADER_MISMATCH
 from mcp_types.version import KNOWN_PROTOCOL_VERSIONS
 
 from fleetkit import correlation
-from fleetkit.asgi import KEEPALIVE_S, Exchange
-from fleetkit.errors import FleetError
+from fleetkit.asgi import Exchange
+from fleetkit.errors import FleetError, Invalid
 from fleetkit.shapes import mapping
 from master_mcp.auth.caller import Caller
-from master_mcp.mcp import rpc
-from master_mcp.mcp.lists import STATUS_RESOURCE, Lists
+from master_mcp.catalog.news import LISTS, MAX_WATCHED, Listener, News
+from master_mcp.mcp import rpc, streaming
+from master_mcp.mcp.methods import CALL, CAPABILITIES, FORWARDED, Methods, Request, failed
 from master_mcp.mcp.rpc import Message
-from master_mcp.proxy.call import Proxy, ToolCall
 
 LIST_TTL_MS = 5000
 
@@ -32,28 +31,25 @@ LIST_TTL_MS = 5000
 class ModernEra:
     """Serves requests of the stateless protocol."""
 
-    def __init__(self, proxy: Proxy, lists: Lists) -> None:
-        self._proxy = proxy
-        self._lists = lists
+    def __init__(self, methods: Methods, news: News) -> None:
+        self._methods = methods
+        self._news = news
 
     async def post(self, exchange: Exchange, caller: Caller, message: Message) -> None:
         """Answer one POST whose headers name this era."""
         if "id" not in message:
             await self._acknowledge(exchange)
             return
-        request_id = message["id"]
         rejected = _rejection(exchange, message)
         if rejected is not None:
-            problem = rpc.error(request_id, rejected.code, rejected.message, rejected.data)
+            problem = rpc.error(message["id"], rejected.code, rejected.message, rejected.data)
             await exchange.json(ERROR_CODE_HTTP_STATUS.get(rejected.code, 400), problem)
-        elif message["method"] == "tools/call":
-            await exchange.attached(self._call(exchange, caller, message))
+        elif message["method"] in FORWARDED:
+            await exchange.attached(self._forward(exchange, caller, message))
         elif message["method"] == "subscriptions/listen":
-            await exchange.attached(self._listen(exchange, message))
+            await exchange.attached(self._listen(exchange, caller, message))
         else:
-            answer = self._answer(caller, message["method"], mapping(message.get("params")), request_id)
-            code = mapping(answer.get("error")).get("code")
-            await exchange.json(ERROR_CODE_HTTP_STATUS.get(code, 200) if code else 200, answer)
+            await _finish(exchange, self._answer(caller, message))
 
     async def _acknowledge(self, exchange: Exchange) -> None:
         unserved = unsupported_protocol_version_rejection(exchange.headers.get("mcp-protocol-version", ""))
@@ -62,67 +58,58 @@ class ModernEra:
         else:
             await exchange.json(400, rpc.error(None, unserved.code, unserved.message, unserved.data))
 
-    def _answer(self, caller: Caller, method: str, params: Mapping[str, Any], request_id: object) -> Message:
-        match method:
-            case "server/discover":
-                return _complete(request_id, _DISCOVERED, ttl_ms=LIST_TTL_MS)
-            case "tools/list":
-                return _complete(request_id, self._lists.tools(caller), ttl_ms=LIST_TTL_MS)
-            case "resources/list":
-                return _complete(request_id, {"resources": [STATUS_RESOURCE]}, ttl_ms=LIST_TTL_MS)
-            case "resources/templates/list":
-                return _complete(request_id, {"resourceTemplates": []}, ttl_ms=LIST_TTL_MS)
-            case "resources/read":
-                uri = params.get("uri")
-                found = self._lists.read_resource(str(uri))
-                if found is None:
-                    return rpc.error(request_id, rpc.INVALID_PARAMS, f"no resource {uri}", {"uri": uri})
-                return _complete(request_id, found, ttl_ms=0)
-            case _:
-                return rpc.error(request_id, rpc.METHOD_NOT_FOUND, f"method {method!r} is not served here")
-
-    async def _call(self, exchange: Exchange, caller: Caller, message: Message) -> None:
-        params = mapping(message.get("params"))
-        traced = correlation.from_traceparent(str(mapping(params.get("_meta")).get("traceparent")))
-        call = ToolCall(
-            name=str(params.get("name")),
-            params=params,
-            caller=caller,
-            door="mcp",
-            request_id=message["id"],
-            correlation_id=traced or correlation.new_id(),
-            on_notify=exchange.event,
-            param_headers={n: v for n, v in exchange.headers.items() if n.startswith("mcp-param-")},
-            fresh=rpc.wants_fresh(exchange.headers),
-        )
+    def _answer(self, caller: Caller, message: Message) -> Message:
+        request_id, method = message["id"], message["method"]
+        if method == "server/discover":
+            return _complete(request_id, _DISCOVERED, ttl_ms=LIST_TTL_MS)
         try:
-            answer = rpc.stamped(await self._proxy.call(call), call.correlation_id, modern=True)
-        except FleetError as problem:
-            answer = _complete(message["id"], rpc.failed_call(problem, call.correlation_id))
-        code = mapping(answer.get("error")).get("code")
-        await exchange.finish(answer, ERROR_CODE_HTTP_STATUS.get(code, 200) if code else 200)
+            listed = self._methods.listed(caller, method, mapping(message.get("params")))
+        except Invalid as problem:
+            return rpc.error(request_id, rpc.INVALID_PARAMS, problem.message)
+        if listed is None:
+            return rpc.error(request_id, rpc.METHOD_NOT_FOUND, f"method {method!r} is not served here")
+        return _complete(request_id, listed, ttl_ms=LIST_TTL_MS)
 
-    async def _listen(self, exchange: Exchange, message: Message) -> None:
+    async def _forward(self, exchange: Exchange, caller: Caller, message: Message) -> None:
+        meta = mapping(mapping(message.get("params")).get("_meta"))
+        traced = correlation.from_traceparent(str(meta.get("traceparent"))) or correlation.new_id()
+        headers = {n: v for n, v in exchange.headers.items() if n.startswith("mcp-param-")}
+        request = Request(message, caller, exchange.event, traced, headers, rpc.wants_fresh(exchange.headers))
+        try:
+            answer = rpc.stamped(await self._methods.forward(request), traced, modern=True)
+        except FleetError as problem:
+            answer = failed(request, problem, traced, rpc.INVALID_PARAMS)
+            if request.method == CALL:
+                answer = _complete(message["id"], answer["result"])
+        await _finish(exchange, answer)
+
+    async def _listen(self, exchange: Exchange, caller: Caller, message: Message) -> None:
         wanted = mapping(mapping(message.get("params")).get("notifications"))
-        honoured = {"toolsListChanged": True} if wanted.get("toolsListChanged") else {}
-        meta = {SUBSCRIPTION_ID_META_KEY: message["id"]}
-        with self._lists.news() as news:
-            acknowledged = {"notifications": honoured, "_meta": meta}
-            await exchange.event(_notification("notifications/subscriptions/acknowledged", acknowledged))
-            while True:
-                try:
-                    await asyncio.wait_for(news.wait(), KEEPALIVE_S)
-                except TimeoutError:
-                    await exchange.ping()
-                    continue
-                news.clear()
-                if honoured:
-                    await exchange.event(_notification("notifications/tools/list_changed", {"_meta": meta}))
+        listener = Listener([kind for kind in LISTS if wanted.get(f"{kind}ListChanged") is True])
+        uris: object = wanted.get("resourceSubscriptions", [])
+        if not isinstance(uris, list) or len(cast("list[object]", uris)) > MAX_WATCHED:
+            text = f"resourceSubscriptions must be a list of at most {MAX_WATCHED} URIs"
+            await _finish(exchange, rpc.error(message["id"], rpc.INVALID_PARAMS, text))
+            return
+        self._watch(caller, listener, cast("list[object]", uris))
+        tag = {SUBSCRIPTION_ID_META_KEY: message["id"]}
+        with self._news.listening(listener):
+            await self._news.settled(listener)
+            await exchange.event(_acknowledgement(listener, tag))
+            await streaming.tell(exchange, listener, lambda news: _tagged(news, tag))
+
+    def _watch(self, caller: Caller, listener: Listener, uris: list[object]) -> None:
+        """Honour what this caller may hear of; what is left out it sees by the acknowledgement."""
+        for uri in map(str, uris):
+            try:
+                self._news.watch(listener, uri, self._methods.reader.watchable(caller, uri))
+            except FleetError:
+                continue
 
 
 _DISCOVERED: dict[str, Any] = {
     "supportedVersions": list(reversed(KNOWN_PROTOCOL_VERSIONS)),
-    "capabilities": {"tools": {"listChanged": True}, "resources": {}},
+    "capabilities": CAPABILITIES,
     "instructions": rpc.INSTRUCTIONS,
 }
 
@@ -136,11 +123,24 @@ def _rejection(exchange: Exchange, message: Message) -> InboundLadderRejection |
     return verdict if isinstance(verdict, InboundLadderRejection) else None
 
 
+async def _finish(exchange: Exchange, answer: Message) -> None:
+    code = mapping(answer.get("error")).get("code")
+    await exchange.finish(answer, ERROR_CODE_HTTP_STATUS.get(code, 200) if code else 200)
+
+
 def _complete(request_id: object, content: Mapping[str, Any], ttl_ms: int | None = None) -> Message:
     meta = {**mapping(content.get("_meta")), SERVER_INFO_META_KEY: rpc.SERVER_INFO}
     cache: dict[str, Any] = {} if ttl_ms is None else {"ttlMs": ttl_ms, "cacheScope": "private"}
     return rpc.result(request_id, {"resultType": "complete", **cache, **content, "_meta": meta})
 
 
-def _notification(method: str, params: Mapping[str, Any]) -> Message:
-    return {"jsonrpc": "2.0", "method": method, "params": params}
+def _acknowledgement(listener: Listener, tag: Mapping[str, Any]) -> Message:
+    honoured: dict[str, Any] = {f"{kind}ListChanged": True for kind in LISTS if kind in listener.lists}
+    if listener.watched:
+        honoured["resourceSubscriptions"] = list(listener.watched)
+    method = "notifications/subscriptions/acknowledged"
+    return {"jsonrpc": "2.0", "method": method, "params": {"notifications": honoured, "_meta": tag}}
+
+
+def _tagged(news: Message, tag: Mapping[str, Any]) -> Message:
+    return {**news, "params": {**news["params"], "_meta": tag}}

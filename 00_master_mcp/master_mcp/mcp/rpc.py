@@ -7,7 +7,7 @@ from typing import Any
 from mcp_types import SERVER_INFO_META_KEY
 
 from fleetkit import errors
-from fleetkit.errors import FleetError
+from fleetkit.errors import FleetError, Invalid, NotFound, Refused
 from fleetkit.shapes import mapping
 
 Message = dict[str, Any]
@@ -20,6 +20,7 @@ INTERNAL_ERROR = -32603
 RESOURCE_NOT_FOUND = -32002
 
 SERVER_INFO = {"name": "mcp-fleet", "title": "MCP Fleet", "version": version("mcp-fleet")}
+_NEWER = ("resultType", "ttlMs", "cacheScope")  # what a result of 2026-07-28 says and an older one cannot
 CORRELATION_META = "fleet/correlation_id"
 INSTRUCTIONS = (
     "One endpoint to many tool domains. Tool names are <domain>_<action>; master_listServices shows the domains "
@@ -54,6 +55,18 @@ def wants_fresh(headers: Mapping[str, str]) -> bool:
     return "no-cache" in headers.get("cache-control", "").lower()
 
 
+def failed_ask(request_id: object, problem: FleetError, correlation_id: str, not_found: int, uri: object) -> Message:
+    """The protocol error for a read, a prompt or a completion: the same shape as its `data`.
+
+    `not_found` is the era's own code for a resource that does not exist.
+    """
+    data = errors.body(problem, correlation_id) | ({} if uri is None else {"uri": uri})
+    if isinstance(problem, NotFound) and uri is not None:
+        return error(request_id, not_found, problem.message, data)
+    code = INVALID_PARAMS if isinstance(problem, NotFound | Invalid | Refused) else INTERNAL_ERROR
+    return error(request_id, code, problem.message, data)
+
+
 def stamped(answer: Message, correlation_id: str, *, modern: bool) -> Message:
     """A spoke's answer as the hub's own: its name is the hub's, and the call can be found again."""
     content = answer.get("result")
@@ -64,4 +77,4 @@ def stamped(answer: Message, correlation_id: str, *, modern: bool) -> Message:
         meta[SERVER_INFO_META_KEY] = SERVER_INFO
         return {**answer, "result": {**content, "_meta": meta}}
     meta.pop(SERVER_INFO_META_KEY, None)
-    return {**answer, "result": {k: v for k, v in content.items() if k != "resultType"} | {"_meta": meta}}  # pyright: ignore[reportUnknownVariableType]
+    return {**answer, "result": {k: v for k, v in content.items() if k not in _NEWER} | {"_meta": meta}}  # pyright: ignore[reportUnknownVariableType]

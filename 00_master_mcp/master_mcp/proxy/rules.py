@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from fleetkit.risk import Risk
+from master_mcp.auth.caller import Caller
+from master_mcp.catalog.tools import CatalogTool
 from master_mcp.policy.verdict import OPERATORS, Effect, Question, Verdict
 from master_mcp.resilience.limits import Limit
 
@@ -25,6 +27,10 @@ class Rules(Protocol):
         """Every limit and quota that counts this call."""
         ...
 
+    def visible(self, caller: Caller, tool: CatalogTool) -> bool:
+        """Whether a caller may call a tool at all."""
+        ...
+
 
 class ScopeRules:
     """A scope is the highest risk that a key may run alone; above it an operator approves."""
@@ -40,6 +46,10 @@ class ScopeRules:
             return Verdict(Effect.allow, SCOPES)
         reason = f"above what key {caller.name!r} may run alone ({allowed})"
         return Verdict(Effect.approve, SCOPES, reason, group=OPERATORS)
+
+    def visible(self, caller: Caller, tool: CatalogTool) -> bool:
+        """With a scope."""
+        return caller.risk_on(tool.id) is not None
 
     def limits(self, question: Question) -> Sequence[Limit]:
         """None."""

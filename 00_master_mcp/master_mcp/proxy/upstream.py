@@ -1,20 +1,30 @@
 """One spoke as the hub reaches it: how to speak 2026-07-28 to it, and its breaker."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
 import orjson
-from mcp.shared.inbound import encode_header_value, mcp_param_headers, x_mcp_header_map
+from mcp.shared.inbound import (
+    encode_header_value,
+    find_invalid_x_mcp_header,
+    mcp_param_headers,
+    x_mcp_header_map,
+)
 from mcp_types import CLIENT_CAPABILITIES_META_KEY, CLIENT_INFO_META_KEY, PROTOCOL_VERSION_META_KEY
 from mcp_types.version import LATEST_MODERN_VERSION
 
 from fleetkit.errors import Unavailable
+from fleetkit.log import get_logger
 from fleetkit.settings import SpokeRow
 from fleetkit.shapes import mapping
+from master_mcp.catalog.hearing import Heard
+from master_mcp.catalog.news import LISTS
 from master_mcp.proxy.answer import Message, check_final, read_message, whole_answer
 from master_mcp.proxy.transport import Transport
 from master_mcp.resilience.breaker import Breaker
+
+log = get_logger()
 
 HUB_INFO = {"name": "mcp-fleet", "version": "0.1.0"}
 
@@ -88,37 +98,51 @@ class Upstream:
         self.breaker.probed()
         return await self.transport.alive()
 
-    async def hear(self, changed: Callable[[], None]) -> None:
-        """Call `changed` when the subscription stands and at every change of the tools, until the spoke ends it.
-
-        Raises Unavailable when the spoke is down.
-        """
+    async def hear(self, uris: Collection[str], heard: Heard) -> None:
+        """See Telling.hear; raises Unavailable when the spoke is down."""
+        wanted: dict[str, Any] = {f"{kind}ListChanged": True for kind in LISTS}
+        if uris:
+            wanted["resourceSubscriptions"] = list(uris)
 
         async def on_notify(message: Message) -> None:
-            if message["method"] in _NEWS:
-                changed()
+            heard(str(message["method"]), str(mapping(message.get("params")).get("uri", "")))
 
-        await self.ask("subscriptions/listen", {"notifications": {"toolsListChanged": True}}, on_notify=on_notify)
+        await self.ask("subscriptions/listen", {"notifications": wanted}, on_notify=on_notify)
+
+    async def discover(self) -> Mapping[str, Any]:
+        """The capabilities of the spoke, none when it does not know the question.
+
+        Raises Unavailable when it is down.
+        """
+        answer = await self.ask("server/discover", {})
+        return mapping(mapping(answer.get("result")).get("capabilities"))
 
     async def list_tools(self) -> list[Mapping[str, Any]]:
-        """Every tool definition, page by page; raises Unavailable when the list is not one."""
-        tools: list[Mapping[str, Any]] = []
+        """Every tool definition that the protocol allows; raises Unavailable when the list is not one."""
+        listed = await self.list_all("tools/list", "tools")
+        return [tool for tool in listed if _has_sound_headers(tool, self.name)]
+
+    async def list_all(self, method: str, listed: str) -> list[Mapping[str, Any]]:
+        """Every entry of a list, page by page; raises Unavailable when it is not one or has no end."""
+        found: list[Mapping[str, Any]] = []
         cursor: str | None = None
-        for _ in range(100):
-            message = await self.ask("tools/list", {"cursor": cursor} if cursor else {})
+        seen: set[str | None] = set()
+        while cursor not in seen and len(seen) < MAX_PAGES and len(found) <= MAX_LISTED:
+            seen.add(cursor)
+            message = await self.ask(method, {"cursor": cursor} if cursor else {})
             result = message.get("result")
             if not isinstance(result, dict):
-                raise Unavailable(f"{self.name} did not list its tools: {message.get('error')}")
+                raise Unavailable(f"{self.name} did not list its {listed}: {message.get('error')}")
             page = cast("Mapping[str, Any]", result)
-            tools += page.get("tools", [])
+            found += [mapping(entry) for entry in cast("list[object]", page.get(listed) or [])]
             cursor = page.get("nextCursor")
             if not cursor:
-                return tools
-        raise Unavailable(f"{self.name} lists its tools without end")
+                return found
+        raise Unavailable(f"{self.name} lists its {listed} without end")
 
 
-# The acknowledgement counts: what changed before it was not told.
-_NEWS = ("notifications/subscriptions/acknowledged", "notifications/tools/list_changed")
+MAX_PAGES = 1000
+MAX_LISTED = 50_000
 DEFAULT_META: dict[str, Any] = {
     PROTOCOL_VERSION_META_KEY: LATEST_MODERN_VERSION,
     CLIENT_INFO_META_KEY: HUB_INFO,
@@ -129,3 +153,11 @@ DEFAULT_META: dict[str, Any] = {
 def headers_for(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, str]:
     """The `Mcp-Param-*` headers that a tool's schema asks for."""
     return mcp_param_headers(x_mcp_header_map(schema), arguments)
+
+
+def _has_sound_headers(tool: Mapping[str, Any], service: str) -> bool:
+    """A tool that wants its arguments in headers that cannot be is not one that anybody may call."""
+    problem = find_invalid_x_mcp_header(tool.get("inputSchema"))
+    if problem is not None:
+        log.warning("tool.refused", service=service, tool=tool.get("name"), reason=str(problem))
+    return problem is None

@@ -16,6 +16,7 @@ __all__ = [
     "breakers",
     "catalog",
     "decisions",
+    "offers",
     "open_hub_store",
     "quotas",
 ]
@@ -154,6 +155,15 @@ quotas = sa.Table(  # what was used of long windows
     sa.Column("starts", sa.Float, nullable=False),
     sa.Column("ends", sa.Float, nullable=False),
     sa.Column("used", sa.Integer, nullable=False),
+)
+
+offers = sa.Table(
+    "offers",
+    metadata,
+    sa.Column("service", sa.String, primary_key=True),
+    sa.Column("kind", sa.String, primary_key=True),
+    sa.Column("listed_at", sa.Float, nullable=False),
+    sa.Column("listed", sa.JSON, nullable=False),
 )
 
 
