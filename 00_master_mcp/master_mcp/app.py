@@ -25,6 +25,7 @@ from master_mcp.auth.keys import Keys, ensure_files
 from master_mcp.auth.session import Sealer
 from master_mcp.catalog.tools import Catalog
 from master_mcp.catalog.watcher import Watcher
+from master_mcp.external.servers import Servers
 from master_mcp.guard import Guard
 from master_mcp.lock import DataDirLock
 from master_mcp.mcp.door import McpDoor
@@ -67,10 +68,14 @@ class Hub:
             stack.callback(self.audit.flush)
             await self._start(Starter(self.config, stack, self.ring), processes, only)
             self._open_doors()
+            self.servers = Servers(
+                self.config, self.fleet, self.catalog, self.store, self.metrics, self.ring, self.upstreams
+            )
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             running = [tasks.create_task(watcher.run()) for watcher in self._watchers()]
             running.append(tasks.create_task(self.keys.watch()))
             stack.callback(lambda: [task.cancel() for task in running])
+            await stack.enter_async_context(self.servers.running())
             yield self
 
     async def _start(self, starter: Starter, processes: bool, only: tuple[str, ...]) -> None:
@@ -92,10 +97,10 @@ class Hub:
 
     def _open_doors(self) -> None:
         hub = self.config.hub
-        upstreams: dict[str, Upstream] = {m.name: m.upstream for m in self._members() if m.upstream is not None}
+        self.upstreams: dict[str, Upstream] = {m.name: m.upstream for m in self._members() if m.upstream is not None}
         proxy = Proxy(
             self.catalog,
-            upstreams,
+            self.upstreams,
             self.audit,
             self.metrics,
             deadline_s=hub.deadline_s,

@@ -112,10 +112,11 @@ class Watcher:
         await self._wordless.wait()
         while True:
             with contextlib.suppress(FleetError):  # it is down or cannot tell: looking finds out which
-                await self._spoke.hear(self._hear_of_change)
+                await self._spoke.hear(self.relist)
             await asyncio.sleep(RELISTEN_S)
 
-    def _hear_of_change(self) -> None:
+    def relist(self) -> None:
+        """What the spoke may offer changed: list its tools at once."""
         self._told = True
         self._poked.set()
 

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from fleetkit.settings import FleetSettings
 from fleetkit.store import Store, open_store
 
-__all__ = ["api_keys", "audit", "catalog", "open_hub_store"]
+__all__ = ["api_keys", "audit", "catalog", "external_servers", "open_hub_store"]
 
 metadata = sa.MetaData()
 
@@ -49,6 +49,20 @@ catalog = sa.Table(
     sa.Column("service", sa.String, primary_key=True),
     sa.Column("listed_at", sa.Float, nullable=False),
     sa.Column("tools", sa.JSON, nullable=False),
+)
+
+external_servers = sa.Table(
+    "external_servers",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("approved", sa.JSON(none_as_null=True)),
+    sa.Column("approved_at", sa.Float),
+    sa.Column("approved_by", sa.String),
+    sa.Column("seen", sa.JSON(none_as_null=True)),
+    sa.Column("seen_digest", sa.String),
+    sa.Column("seen_at", sa.Float),
+    sa.Column("reloads", sa.Integer, nullable=False),
+    sa.Column("changed", sa.BigInteger, nullable=False),
 )
 
 
