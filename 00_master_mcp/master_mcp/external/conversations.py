@@ -85,8 +85,7 @@ class Conversations:
             raise Invalid("the question that this answers is no longer open: make the call again without requestState")
         else:
             answer = await self._call(method, params, caller, on_notify)
-        result = answer.get("result")
-        if isinstance(result, dict):
+        if "result" in answer:
             answer = {**answer, "result": {"resultType": "complete", **mapping(answer["result"])}}
         return {**answer, "id": message.get("id")}
 
@@ -218,10 +217,10 @@ class Conversations:
             raise Invalid("this answers a question of another call: repeat the call exactly, with its own requestState")
         del self._parked[state]
         parked.call.on_notify = on_notify
-        answer = mapping(params.get("inputResponses")).get(_QUESTION)
+        answer = mapping(mapping(params.get("inputResponses")).get(_QUESTION))
         try:
-            if isinstance(answer, dict):
-                await parked.call.session.answer(parked.question, mapping(answer))
+            if answer:
+                await parked.call.session.answer(parked.question, answer)
             else:
                 await parked.call.session.refuse(parked.question, "the person gave no answer")
         except BaseException:

@@ -87,9 +87,12 @@ class Gate:
         self.held = {
             tool: reason for tool in self.seen.tools if (reason := refused.get(tool) or self._unapproved(tool, found))
         }
-        for tool, reason in self.held.items():
-            if self._told.get(tool) != reason:
-                log.warning("external.tool.held", server=self.name, tool=tool[:128], reason=reason)
+        if self.approved is None:
+            if not self._told:
+                log.warning("external.server.unapproved", server=self.name, tools=len(self.seen.tools))
+        else:
+            for tool in [tool for tool, reason in self.held.items() if self._told.get(tool) != reason]:
+                log.warning("external.tool.held", server=self.name, tool=tool[:128], reason=self.held[tool])
         self._told = dict(self.held)
 
     def _unapproved(self, tool: str, found: pins.Changes) -> str | None:
@@ -168,6 +171,6 @@ def _sound(definition: Definition) -> None:
         raise Invalid("the server lists it more than once")
     if len(orjson.dumps(definition)) > pins.MAX_DEFINITION:
         raise Invalid(f"its definition is larger than {pins.MAX_DEFINITION} bytes")
-    schema = definition.get("inputSchema", {})
-    if not isinstance(schema, dict) or mapping(schema).get("type", "object") != "object":
+    schema = mapping(definition.get("inputSchema", {"type": "object"}))
+    if schema.get("type") != "object":
         raise Invalid("its input schema does not describe an object")

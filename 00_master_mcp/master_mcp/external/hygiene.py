@@ -54,7 +54,7 @@ def foreign_meta(meta: object) -> dict[str, Any]:
 def _in_its_own_name(content: Mapping[str, Any], mark: Mapping[str, Any]) -> dict[str, Any]:
     """No `_meta` at any depth speaks for the hub; only the outermost one carries `mark`."""
     inner = {key: _without_ours(value) for key, value in content.items() if key != "_meta"}
-    meta = foreign_meta(content.get("_meta")) | mark
+    meta = {**foreign_meta(content.get("_meta")), **mark}
     return inner | ({"_meta": meta} if meta else {})
 
 

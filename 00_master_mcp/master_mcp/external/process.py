@@ -83,7 +83,7 @@ class Launcher:
         found = shutil.which(row.command[0], path=settings.environment("PATH").get("PATH"))
         if found is None:
             raise Unavailable(f"{self.name} cannot be started: there is no program {row.command[0]!r}: install it")
-        program = Path(os.path.abspath(found))  # the link counts: a virtual environment's python is one
+        program = Path(os.getcwd(), found)  # the link counts: a virtual environment's python is one
         if row.sandbox == "none":
             return [str(program), *row.command[1:]], {}
         bubblewrap = sandbox.bubblewrap()

@@ -53,7 +53,8 @@ def words(row: Sandbox, program: Path, cwd: Path | None, data_dir: Path, state: 
     made += [word for path in (*_CLOSED, str(home)) if _is_folder(path) for word in ("--tmpfs", path)]
     if row.network:
         made += ["--ro-bind-try", _RESOLVER, _RESOLVER]
-    shown = dict.fromkeys((*_installation(program, home), *([cwd] if cwd else []), *row.read), "--ro-bind")
+    readable: list[Path] = [*_installation(program, home), *([cwd] if cwd else []), *row.read]
+    shown = dict.fromkeys(readable, "--ro-bind")
     shown |= dict.fromkeys(row.write, "--bind")
     inside = {path: how for path, how in shown.items() if _is_below(path, data_dir)}
     made += _binds({path: how for path, how in shown.items() if path not in inside})
@@ -82,11 +83,25 @@ def _keys(home: Path) -> Iterator[Path]:
 
 
 def _installation(program: Path, home: Path) -> Iterator[Path]:
-    """The program and what was installed with it, where that lies in the hidden home directory."""
-    for path in dict.fromkeys((program, program.resolve())):
-        if _is_below(path, home):
+    """The program, its interpreter and what was installed with them, where that lies in the hidden home directory."""
+    runs = (program, *_interpreter(program))
+    for path in dict.fromkeys((*runs, *(one.resolve() for one in runs))):
+        if path.is_relative_to(home):
             prefix = path.parent.parent
             yield path if str(prefix.relative_to(home)) in _LOCAL else prefix
+
+
+def _interpreter(program: Path) -> Iterator[Path]:
+    """What the first line of a script names."""
+    with program.open("rb") as file:
+        head = file.readline(512)
+    if not head.startswith(b"#!"):
+        return
+    words = head[2:].decode(errors="replace").split()
+    name = words[1] if len(words) > 1 and words[0].endswith("/env") else words[0] if words else ""
+    found = shutil.which(name, path=settings.environment("PATH").get("PATH"))
+    if found is not None:
+        yield Path(found)
 
 
 def _binds(shown: Mapping[Path, str]) -> list[str]:

@@ -52,7 +52,8 @@ def server_of(result: Mapping[str, Any]) -> Server:
     """The server behind an `initialize` or `server/discover` result."""
     info = mapping(result.get("serverInfo")) or mapping(mapping(result.get("_meta")).get(SERVER_INFO_META_KEY))
     texts = (info.get("name"), info.get("version"), result.get("instructions"))
-    return Server(*(None if text is None else str(text) for text in texts), mapping(result.get("capabilities")))
+    name, version, instructions = (None if text is None else str(text) for text in texts)
+    return Server(name, version, instructions, mapping(result.get("capabilities")))
 
 
 def tools_of(answer: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -218,7 +219,7 @@ class Session:
 
     async def handshake(self) -> None:
         """`initialize` as a client that can be asked. Raises Unavailable when the server will not have it."""
-        params = {
+        params: dict[str, Any] = {
             "protocolVersion": LATEST_HANDSHAKE_VERSION,
             "capabilities": {"elicitation": {"form": {}, "url": {}}, "sampling": {}},
             "clientInfo": HUB_INFO,

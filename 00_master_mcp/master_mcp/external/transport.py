@@ -168,7 +168,7 @@ class HttpTransport:
         if reply.status >= 500:
             raise Unavailable(f"{self._endpoint.name} answers HTTP {reply.status}")
         raw = finals[-1] if finals else reply.body
-        result = mapping(read_message(raw, self._endpoint.name).get("result")) if raw else {}
+        result = mapping(read_message(raw, self._endpoint.name).get("result") if raw else None)
         if LATEST_MODERN_VERSION not in result.get("supportedVersions", ()):
             return False
         self._server = server_of(result)
