@@ -2,7 +2,7 @@
 
 import typer
 
-from master_mcp.cli import calls, config, doctor, install, keys, logs, new, reveal, stdio, up
+from master_mcp.cli import calls, config, doctor, install, keys, logs, new, reveal, servers, stdio, up
 
 app = typer.Typer(
     name="fleet",
@@ -24,3 +24,4 @@ app.command()(install.install)
 app.command()(stdio.stdio)
 app.command()(doctor.doctor)
 app.add_typer(reveal.app, name="secrets")
+app.add_typer(servers.app, name="servers")

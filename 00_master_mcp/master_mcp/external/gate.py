@@ -34,9 +34,15 @@ class Gate:
 
     def see(self, said: Mapping[str, Any], listed: Iterable[Definition]) -> Snapshot:
         """Take note of what the server shows now."""
-        self.seen = pins.snapshot(self._row, said, listed)
+        seen = pins.snapshot(self._row, said, listed)
+        self.take(seen)
+        self._tell(seen)
+        return seen
+
+    def take(self, seen: Snapshot) -> None:
+        """Take note of what the server showed."""
+        self.seen = seen
         self._judge()
-        return self.seen
 
     def approve(self, approved: Snapshot | None) -> None:
         """Take note of what an operator approved."""
@@ -63,13 +69,33 @@ class Gate:
 
     def withheld(self) -> dict[str, str]:
         """Canonical id of each tool that is held back -> the sentence a caller gets."""
-        found: dict[str, str] = {}
-        for tool, reason in self.held.items():
-            try:
-                found[canonical(self.name, tool)] = f"{self.name}: {tool} is held back: {reason}"
-            except Invalid:
-                continue  # nobody can ask for it: it has no name here
-        return found
+        named = {self._name_here(tool): f"{self.name}: {tool} is held back: {why}" for tool, why in self.held.items()}
+        return {name: sentence for name, sentence in named.items() if name is not None}
+
+    def report(self) -> list[dict[str, Any]]:
+        """Each tool for people: its name here and at the server, risk, state, why it is held back."""
+        lines: list[dict[str, Any]] = []
+        for tool, definition in (self.seen or Snapshot()).tools.items():
+            why = self.held.get(tool, "")
+            if hygiene.hides_something(dict(definition)):
+                why = "; ".join(filter(None, (why, "its definition holds hidden characters, which are taken out")))
+            lines.append(
+                {
+                    "tool": self._name_here(tool),
+                    "own_name": hygiene.clean_text(tool)[:128],
+                    "risk": risk_of(self._row, definition).value,
+                    "state": "held" if tool in self.held else "approved",
+                    "why": why,
+                    "description": hygiene.clean_text(str(definition.get("description", ""))).partition("\n")[0][:200],
+                }
+            )
+        return lines
+
+    def _name_here(self, tool: str) -> str | None:
+        try:
+            return canonical(self.name, tool)
+        except Invalid:
+            return None
 
     def summary(self) -> str:
         """One sentence for the status, empty when nothing is held back."""
@@ -87,9 +113,12 @@ class Gate:
         self.held = {
             tool: reason for tool in self.seen.tools if (reason := refused.get(tool) or self._unapproved(tool, found))
         }
+
+    def _tell(self, seen: Snapshot) -> None:
+        """Log what is held back for a reason that was not logged before."""
         if self.approved is None:
             if not self._told:
-                log.warning("external.server.unapproved", server=self.name, tools=len(self.seen.tools))
+                log.warning("external.server.unapproved", server=self.name, tools=len(seen.tools))
         else:
             for tool in [tool for tool, reason in self.held.items() if self._told.get(tool) != reason]:
                 log.warning("external.tool.held", server=self.name, tool=tool[:128], reason=self.held[tool])
