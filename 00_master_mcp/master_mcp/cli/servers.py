@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(help="The server's name in the fleet, such 
 Several = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Repeat for several.")]
 
 
-@app.command(context_settings={"ignore_unknown_options": True})
+@app.command()
 def add(
     name: Name,
     command: Annotated[list[str] | None, typer.Argument(help="After `--`: the program and its arguments.")] = None,
@@ -146,9 +146,8 @@ def remove(name: Name) -> None:
     from master_mcp.external import rows
 
     rows.remove(settings.default_data_dir(), name)
-    with _records() as (_, records):
-        with suppress(NotFound):  # a hub never saw it
-            records.forget(name)
+    with _records() as (_, records), suppress(NotFound):  # a hub never saw it
+        records.forget(name)
     show.say(f"Removed {name}. A running hub ends it within a second.")
 
 

@@ -1,6 +1,7 @@
 """Calls of a server that keeps sessions: opened and checked, leased, parked while a person is asked, repaired."""
 
 import asyncio
+import math
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -91,11 +92,15 @@ class Conversations:
 
     def sweep(self) -> None:
         """End what nobody uses or answers any more."""
+        self.expire(self._clock())
+        self.pool.sweep()
+
+    def expire(self, now: float = math.inf) -> None:
+        """Give up the questions that should have been answered before `now`."""
         for state, parked in list(self._parked.items()):
-            if parked.until < self._clock():
+            if parked.until < now:
                 del self._parked[state]
                 self._abandon(parked.identity, parked.call)
-        self.pool.sweep()
 
     async def close(self) -> None:
         """End every session."""

@@ -84,9 +84,9 @@ class Pool:
         if self._sessions.pop(session, None) is not None:
             self._spawn(session.close())
 
-    def sweep(self) -> None:
-        """End what was not used for long."""
-        now = self._clock()
+    def sweep(self, now: float | None = None) -> None:
+        """End what was not used for long at `now`, by the clock given at the start."""
+        now = self._clock() if now is None else now
         for lane in self._by_identity.values():
             for session, since in list(lane.idle):
                 if now - since > self._idle_s or not session.alive:

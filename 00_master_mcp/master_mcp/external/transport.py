@@ -59,13 +59,13 @@ class SessionTransport:
 
     def __init__(self, name: str, conversations: Conversations, limit: int) -> None:
         self._name = name
-        self._conversations = conversations
+        self.conversations = conversations
         self._limit = limit
 
     @property
     def server(self) -> Server:
         """See ExternalTransport."""
-        return self._conversations.server
+        return self.conversations.server
 
     async def post(self, body: bytes, headers: Mapping[str, str], on_event: OnEvent) -> Reply:
         """See Transport; the headers are the stateless protocol's and stay here."""
@@ -73,22 +73,22 @@ class SessionTransport:
         async def on_notify(note: Message) -> None:
             await on_event(orjson.dumps(note))
 
-        answer = orjson.dumps(await self._conversations.run(stripped(body), _caller(), on_notify))
+        answer = orjson.dumps(await self.conversations.run(stripped(body), _caller(), on_notify))
         if len(answer) > self._limit:
             raise OverBudget(f"the answer of {self._name} is larger than {self._limit} bytes: ask for less")
         return Reply(200, answer)
 
     async def alive(self) -> str:
         """See Transport."""
-        return await self._conversations.alive()
+        return await self.conversations.alive()
 
     def sweep(self) -> None:
         """See ExternalTransport."""
-        self._conversations.sweep()
+        self.conversations.sweep()
 
     async def close(self) -> None:
         """See ExternalTransport."""
-        await self._conversations.close()
+        await self.conversations.close()
 
 
 class HttpTransport:
