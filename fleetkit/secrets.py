@@ -104,6 +104,11 @@ def serving(data_dir: Path, broker: Broker) -> Generator[None]:
         _brokers.pop(key, None)
 
 
+def broker_of(data_dir: Path) -> Broker | None:
+    """Who answers for the embedded secrets spoke of one fleet, None while it is not embedded here."""
+    return _brokers.get(data_dir.resolve())
+
+
 class Resolver:
     """Turns references into values inside the spoke that uses them.
 
@@ -127,7 +132,7 @@ class Resolver:
             raise Refused(
                 "a secret is resolved only inside a call that the hub has signed: call the tool through the hub"
             )
-        broker = _brokers.get(self._setting.data_dir.resolve()) if self._setting.embedded else None
+        broker = broker_of(self._setting.data_dir) if self._setting.embedded else None
         if broker is not None:
             use = Use(ref, context.caller, self._spoke, context.tool, argument, destination, context.correlation_id)
             value = await broker.resolve(use)

@@ -24,6 +24,7 @@ from fleetkit import names
 from fleetkit.approval_settings import ApprovalSettings
 from fleetkit.audit_settings import AuditSettings
 from fleetkit.errors import Invalid
+from fleetkit.external import ExternalRow, server_name
 from fleetkit.resilience import ResilienceSettings
 from fleetkit.ssrf import Outbound
 
@@ -119,6 +120,7 @@ class FleetSettings(BaseSettings):
     data_dir: Path = CHECKOUT / "data"
     hub: Hub = Hub()
     spokes: dict[str, SpokeRow] = {}
+    external: dict[Annotated[str, AfterValidator(server_name)], ExternalRow] = {}
 
     @classmethod
     def settings_customise_sources(
@@ -142,6 +144,9 @@ class FleetSettings(BaseSettings):
                 if key in seen:
                     raise ValueError(f"spokes.{name} and spokes.{seen[key]} share {key!r}")
                 seen[key] = name
+        taken = {*self.spokes, *(part for row in self.spokes.values() for part in row.namespace.split("."))}
+        for name in taken & self.external.keys():
+            raise ValueError(f"external.{name} has the name of a spoke or of its namespace: choose another one")
         return self
 
     def row(self, spoke: str) -> SpokeRow:
@@ -182,13 +187,19 @@ def load(data_dir: Path | None = None) -> FleetSettings:
     """
     _refuse_unknown_variables()
     where = data_dir or default_data_dir()
-    files = merge(read_yaml(shipped_file()), read_yaml(where / "fleet.yaml"))
+    files = merge(merge(read_yaml(shipped_file()), added_servers(where)), read_yaml(where / "fleet.yaml"))
     if "data_dir" in files:
         raise Invalid("configuration: data_dir cannot stand in fleet.yaml, which lies in it: set FLEET_DATA_DIR")
     try:
         return FleetSettings.model_validate(files).model_copy(update={"data_dir": where})
     except ValidationError as error:
         raise Invalid(_explain(error)) from error
+
+
+def added_servers(data_dir: Path) -> dict[str, Any]:
+    """The rows that `fleet servers add` wrote, a file each: `fleet.yaml` stays the user's own."""
+    rows = {path.stem: read_yaml(path) for path in sorted((data_dir / "external").glob("*.yaml"))}
+    return {"external": rows} if rows else {}
 
 
 def shipped_file() -> Path:

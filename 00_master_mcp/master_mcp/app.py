@@ -27,6 +27,7 @@ from master_mcp.auth.lockout import Lockout
 from master_mcp.auth.session import Sealer
 from master_mcp.catalog.tools import Catalog
 from master_mcp.catalog.watcher import Watcher
+from master_mcp.external.servers import Servers
 from master_mcp.guard import Guard
 from master_mcp.lock import DataDirLock
 from master_mcp.mcp.door import open_mcp
@@ -84,12 +85,23 @@ class Hub:
             self.resilience = await stack.enter_async_context(resilience)
             await self._start(Starter(self.config, stack, self.ring, resilience.breakers), processes, only)
             self._open_doors()
+            self.servers = Servers(
+                self.config,
+                self.fleet,
+                self.catalog,
+                self.store,
+                self.metrics,
+                self.ring,
+                self.upstreams,
+                resilience.breakers,
+            )
             tasks = await stack.enter_async_context(asyncio.TaskGroup())
             running = [tasks.create_task(watcher.run()) for watcher in self._watchers()]
             rooms = (self.keys, self.audit, self.policy)
             running += [tasks.create_task(room.watch()) for room in rooms]
             running.append(tasks.create_task(self.approvals.run(self.proxy.call)))
             stack.callback(lambda: [task.cancel() for task in running])
+            await stack.enter_async_context(self.servers.running())
             yield self
 
     async def _start(self, starter: Starter, processes: bool, only: tuple[str, ...]) -> None:
@@ -114,10 +126,10 @@ class Hub:
 
     def _open_doors(self) -> None:
         hub = self.config.hub
-        upstreams: dict[str, Upstream] = {m.name: m.upstream for m in self._members() if m.upstream is not None}
+        self.upstreams: dict[str, Upstream] = {m.name: m.upstream for m in self._members() if m.upstream is not None}
         self.proxy = proxy = Proxy(
             self.catalog,
-            upstreams,
+            self.upstreams,
             self.audit,
             self.metrics,
             self._rules or self.policy,
@@ -127,7 +139,7 @@ class Hub:
         )
         reader = Reader(
             self.catalog,
-            upstreams,
+            self.upstreams,
             self.audit,
             self.metrics,
             self._rules or self.policy,

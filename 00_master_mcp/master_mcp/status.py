@@ -13,7 +13,10 @@ from master_mcp.proxy.upstream import Upstream
 
 @dataclass
 class Member:
-    """One service of the fleet; a spoke that could not start has neither watcher nor upstream."""
+    """One service of the fleet; a spoke that could not start has neither watcher nor upstream.
+
+    `problem` is why it is not what it could be.
+    """
 
     name: str
     namespace: str
@@ -58,7 +61,7 @@ class Fleet:
             "embedded": member.embedded,
             "url": member.url,
             "health": health.state,
-            "reason": health.reason,
+            "reason": health.reason or member.problem,
             "since": health.since,
             "tools": len(self._catalog.of(member.name)),
             "breaker": member.upstream.breaker.state if member.upstream else "closed",

@@ -11,8 +11,10 @@ from pathlib import Path
 from types import TracebackType
 
 from fleetkit import names, settings, trust
+from fleetkit.errors import Unavailable
 from fleetkit.log import get_logger
 from fleetkit.settings import MIB, FleetSettings
+from master_mcp.finder import find_spoke
 
 log = get_logger()
 
@@ -35,7 +37,7 @@ class Supervisor:
 
     async def __aenter__(self) -> "Supervisor":
         """Start every spoke; one without a program to start is named in the log and left out."""
-        commands = {name: _command(path) for name in self._spokes if (path := _program(self._config, name))}
+        commands = {name: _command(words) for name in self._spokes if (words := _program(self._config, name))}
         ring = trust.KeyRing(self._config.data_dir)
         for name in self._spokes:
             trust.write_private(token_file(self._config, name), ring.service_token(name))
@@ -98,16 +100,21 @@ def token_file(config: FleetSettings, name: str) -> Path:
     return config.data_dir / "tokens" / f"{name}.token"
 
 
-def _program(config: FleetSettings, name: str) -> Path | None:
+def _program(config: FleetSettings, name: str) -> list[str]:
+    """What Python runs for a spoke: the program of its folder, or its package when that came from elsewhere."""
     path = settings.CHECKOUT / names.folder(config.row(name).number, name) / "mcp_server.py"
     if path.is_file():
-        return path
-    log.error("supervisor.spoke.missing", spoke=name, path=str(path))
-    return None
+        return [str(path)]
+    try:
+        find_spoke(name)
+    except Unavailable as error:
+        log.error("supervisor.spoke.missing", spoke=name, path=str(path), reason=error.message)
+        return []
+    return ["-c", f"from master_mcp.finder import find_spoke; find_spoke({name!r}).main()"]
 
 
-def _command(program: Path) -> list[str]:
-    return [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), sys.executable, str(program)]
+def _command(program: list[str]) -> list[str]:
+    return [sys.executable, "-I", "-S", str(GUARD), str(os.getpid()), sys.executable, *program]
 
 
 def _environment(config: FleetSettings) -> dict[str, str]:

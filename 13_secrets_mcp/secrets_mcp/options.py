@@ -65,6 +65,15 @@ INBOX = Rule(
     tools=["secrets.createSecret", "secrets.rotateSecret"],
     arguments=["value_from"],
 )
+# A credential that an operator put in a group named `external`, for the hub to start or reach an external server.
+EXTERNAL_SERVER = Rule(
+    name="external-server",
+    paths=["keepass/external/**", "files/external/**"],
+    spokes=["external"],
+    tools=["external.*"],
+    arguments=["env.*", "header.*"],
+    callers=["role:spoke"],
+)
 
 
 class SecretsOptions(SpokeOptions):
@@ -77,7 +86,7 @@ class SecretsOptions(SpokeOptions):
     environment_names: Names = Field(default=[], description="variables that may be read, without the prefix")
     environment_prefix: str = Field(default="", description="put before every name")
     rules: list[Rule] = Field(default=[], description="looked at before the default rules; a deny wins")
-    default_rules: bool = Field(default=True, description="keep the rules ssh-login and inbox")
+    default_rules: bool = Field(default=True, description="keep the rules ssh-login, inbox and external-server")
     managed_paths: Names = Field(default=["**"], description="backend/path globs that tools may create and rotate")
     lease_ttl_s: float = Field(default=900, gt=0, description="of a lease that asks for none")
     max_lease_ttl_s: float = Field(default=24 * 3600, gt=0, description="of a lease with all its renewals")
@@ -85,4 +94,4 @@ class SecretsOptions(SpokeOptions):
     @property
     def policy(self) -> list[Rule]:
         """Every rule, in order."""
-        return [*self.rules, *((SSH_LOGIN, INBOX) if self.default_rules else ())]
+        return [*self.rules, *((SSH_LOGIN, INBOX, EXTERNAL_SERVER) if self.default_rules else ())]

@@ -8,7 +8,7 @@ import orjson
 from mcp.shared.inbound import find_invalid_x_mcp_header
 
 from fleetkit import names, trust
-from fleetkit.errors import Invalid, NotFound
+from fleetkit.errors import Invalid, NotFound, Refused
 from fleetkit.risk import Risk, parse_risk
 from fleetkit.settings import SpokeRow
 from fleetkit.shapes import mapping
@@ -83,8 +83,8 @@ def read_tool(service: str, row: SpokeRow, definition: Mapping[str, Any]) -> Cat
         takes_idempotency_key=IDEMPOTENCY_KEY in mapping(mapping(definition.get("inputSchema")).get("properties")),
         cache=_cache_rule(meta) if parse_risk(meta.get("risk")) is Risk.read else None,
         definition_hash=trust.canonical_hash(definition),
-        foreign="fleet/id" not in meta,
-        untrusted="fleet/id" not in meta or bool(meta.get("fleet/untrusted")),
+        foreign=_is_foreign(meta),
+        untrusted=_is_foreign(meta) or bool(meta.get("fleet/untrusted")),
     )
 
 
@@ -94,6 +94,10 @@ def _cache_rule(meta: Mapping[str, Any]) -> CacheRule | None:
     if not isinstance(ttl, int | float) or isinstance(ttl, bool) or ttl <= 0:
         return None
     return CacheRule(float(ttl), by_caller=asked.get("by_caller") is not False)
+
+
+def _is_foreign(meta: Mapping[str, Any]) -> bool:
+    return "fleet/id" not in meta or bool(meta.get("fleet/foreign"))
 
 
 def _asks_for_headers(schema: object) -> bool:
@@ -113,6 +117,7 @@ class Catalog:
         self._by_service: dict[str, list[CatalogTool]] = {}
         self._by_spelling: dict[str, CatalogTool] = {}
         self._by_action: dict[str, list[CatalogTool]] = {}
+        self._withheld: dict[str, dict[str, str]] = {}
         self._listeners: list[Callable[[], None]] = []
         self.version = 0
 
@@ -135,6 +140,15 @@ class Catalog:
             listener()
         return True
 
+    def withhold(self, service: str, reasons: Mapping[str, str]) -> None:
+        """Answer calls of tools that a service has but may not offer: canonical id -> why."""
+        self._withheld[service] = {word: why for tool, why in reasons.items() for word in names.spellings(tool)}
+
+    def taken(self, spelling: str, service: str) -> str | None:
+        """The other service whose tool is called by this spelling, None when it is free."""
+        found = self._by_spelling.get(spelling)
+        return found.service if found is not None and found.service != service else None
+
     def all(self) -> list[CatalogTool]:
         """Every tool, in the order of services and ids."""
         return [tool for service in sorted(self._by_service) for tool in self._by_service[service]]
@@ -144,10 +158,16 @@ class Catalog:
         return self._by_service.get(service, [])
 
     def resolve(self, name: str) -> CatalogTool:
-        """The tool that a spelling means. Raises NotFound, or Invalid with the candidates when it means several."""
+        """The tool that a spelling means.
+
+        Raises NotFound, Invalid with the candidates when it means several, Refused when it is withheld.
+        """
         found = self._by_spelling.get(name)
         if found is not None:
             return found
+        for withheld in self._withheld.values():
+            if name in withheld:
+                raise Refused(withheld[name])
         candidates = self._by_action.get(names.camel(name), [])
         if len(candidates) == 1:
             return candidates[0]
@@ -161,7 +181,12 @@ class Catalog:
             for alias in tool.aliases:
                 for spelling in names.spellings(alias):
                     self._by_spelling.setdefault(spelling, tool)
-            self._by_action.setdefault(tool.id.rpartition(".")[2], []).append(tool)
-        for tool in self.all():  # a tool's own names win over any alias
+            if not tool.foreign:  # a stranger's tool is never meant by a bare name
+                self._by_action.setdefault(tool.id.rpartition(".")[2], []).append(tool)
+        for tool in self.all():  # a tool's own names win over any alias, but a stranger's win over nothing
             for spelling in {*names.spellings(tool.id), tool.wire}:
-                self._by_spelling[spelling] = tool
+                if not tool.foreign:
+                    self._by_spelling[spelling] = tool
+        for tool in self.all():
+            for spelling in {*names.spellings(tool.id), tool.wire}:
+                self._by_spelling.setdefault(spelling, tool)

@@ -107,6 +107,7 @@ class Watcher:
             self._poked.clear()
 
     def relist(self) -> None:
+        """What the spoke may offer changed: list its tools at once."""
         self._told = True
         self._poked.set()
 

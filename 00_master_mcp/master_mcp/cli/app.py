@@ -15,6 +15,7 @@ from master_mcp.cli import (
     new,
     policy,
     reveal,
+    servers,
     stdio,
     up,
 )
@@ -43,3 +44,4 @@ app.command()(stdio.stdio)
 app.command()(doctor.doctor)
 app.add_typer(breaker.app, name="breaker")
 app.add_typer(reveal.app, name="secrets")
+app.add_typer(servers.app, name="servers")

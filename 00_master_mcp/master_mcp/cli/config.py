@@ -71,6 +71,7 @@ def _sources(config: "FleetSettings") -> list[tuple[str, Mapping[str, Any]]]:
     return [
         ("environment", _nested(settings.fleet_variables())),
         (str(config.data_dir / "fleet.yaml"), settings.read_yaml(config.data_dir / "fleet.yaml")),
+        (str(config.data_dir / "external"), settings.added_servers(config.data_dir)),
         ("config/fleet.yaml", settings.read_yaml(settings.shipped_file())),
     ]
 

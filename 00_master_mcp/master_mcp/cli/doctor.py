@@ -46,4 +46,5 @@ def _look() -> "list[Finding]":
         *findings.keys(config),
         *findings.hub(config),
         *findings.spokes(config),
+        *findings.external(config),
     ]

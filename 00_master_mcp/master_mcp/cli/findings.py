@@ -148,6 +148,23 @@ def spokes(config: FleetSettings) -> Iterator[Finding]:
             yield Finding(f"spoke {name}", "error", error.message)
 
 
+def external(config: FleetSettings) -> Iterator[Finding]:
+    """Each external server's program and sandbox."""
+    from master_mcp.external import sandbox
+
+    for name, row in config.external.items():
+        if not row.enabled or row.transport != "stdio":
+            continue
+        try:
+            if row.sandbox != "none":
+                sandbox.bubblewrap()
+            found = shutil.which(row.command[0])
+            missing = f"there is no program {row.command[0]!r}: install it"
+            yield Finding(f"server {name}", "ok" if found else "error", found or missing)
+        except FleetError as error:
+            yield Finding(f"server {name}", "error", error.message)
+
+
 def _own_finding(config: FleetSettings, name: str) -> str:
     """What `<package>.doctor.examine(setting)` says; empty for a spoke without that module."""
     if find_spec(f"{find_module(name).__name__}.doctor") is None:

@@ -103,6 +103,8 @@ class Scaffold:
         text = _extend_arrays(text, model, _Words(self.folder, self.package))
         extra = f'{last} = ["{model.folder}/requirements.txt"]\n'
         text = text.replace(extra, f'{extra}{self._name} = ["{self.folder}/requirements.txt"]\n')
+        announced = f'{last} = "{model.package}:spoke"\n'
+        text = text.replace(announced, f'{announced}{self._name} = "{self.package}:spoke"\n')
         tomllib.loads(text)
         return text
 

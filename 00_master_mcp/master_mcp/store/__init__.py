@@ -16,6 +16,7 @@ __all__ = [
     "breakers",
     "catalog",
     "decisions",
+    "external_servers",
     "offers",
     "open_hub_store",
     "quotas",
@@ -126,6 +127,7 @@ approvals = sa.Table(
 
 decisions = sa.Table(
     "decisions",
+    "external_servers",
     metadata,
     sa.Column("approval_id", sa.String, sa.ForeignKey("approvals.id"), primary_key=True),
     sa.Column("decider_id", sa.String, primary_key=True),
@@ -164,6 +166,20 @@ offers = sa.Table(
     sa.Column("kind", sa.String, primary_key=True),
     sa.Column("listed_at", sa.Float, nullable=False),
     sa.Column("listed", sa.JSON, nullable=False),
+)
+
+external_servers = sa.Table(
+    "external_servers",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("approved", sa.JSON(none_as_null=True)),
+    sa.Column("approved_at", sa.Float),
+    sa.Column("approved_by", sa.String),
+    sa.Column("seen", sa.JSON(none_as_null=True)),
+    sa.Column("seen_digest", sa.String),
+    sa.Column("seen_at", sa.Float),
+    sa.Column("reloads", sa.Integer, nullable=False),
+    sa.Column("changed", sa.BigInteger, nullable=False),
 )
 
 

@@ -1,0 +1,1 @@
+"""MCP servers of others behind the hub: started or reached, pinned, cleaned, and never trusted."""
