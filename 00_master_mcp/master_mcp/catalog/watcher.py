@@ -13,7 +13,7 @@ from fleetkit.errors import FleetError, TimedOut
 from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.settings import SpokeRow
-from fleetkit.store import Store
+from fleetkit.store import Store, upsert
 from master_mcp.catalog.tools import Catalog, read_tool
 from master_mcp.store import catalog as table
 
@@ -146,7 +146,8 @@ class Watcher:
         definitions = await self._spoke.list_tools()
         now = time.time()
         if self._take(definitions):
-            await self._store.write(lambda db: _keep(db, self._spoke.name, definitions, now))
+            row = {"service": self._spoke.name, "listed_at": now, "tools": definitions}
+            await self._store.write(lambda db: upsert(db, table, row))
         self.health.listed_at = now
 
     def _take(self, definitions: list[Mapping[str, Any]]) -> bool:
@@ -174,8 +175,3 @@ class Watcher:
 def backoff(attempt: int) -> float:
     """Seconds before probe number `attempt` (1, 2, ...) of a spoke that is down: 0.2 doubling to 60."""
     return min(FIRST_WAIT_S * 2 ** min(max(attempt - 1, 0), 16), LONGEST_WAIT_S)
-
-
-def _keep(db: sa.Connection, service: str, definitions: list[Mapping[str, Any]], now: float) -> None:
-    db.execute(table.delete().where(table.c.service == service))
-    db.execute(table.insert().values(service=service, listed_at=now, tools=definitions))
