@@ -1,7 +1,7 @@
 """One HTTP request and its answer, over bare ASGI: the hot path has no framework in it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -26,6 +26,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self.query: str = scope.get("query_string", b"").decode("latin-1")
         self.raw_headers: list[tuple[bytes, bytes]] = scope["headers"]
         # httptools leaves the spaces behind a value, which are not part of it (RFC 9110, 5.5).
         self.headers = {k.decode("latin-1"): v.strip(b" \t").decode("latin-1") for k, v in scope["headers"]}
@@ -54,13 +55,25 @@ class Exchange:
 
     async def raw(self, status: int, body: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
         """Answer with bytes of a content type."""
-        head = [(b"content-length", str(len(body)).encode()), *self.extra]
+        await self._start(status, kind, {"content-length": str(len(body)), **(headers or {})})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def chunks(
+        self, status: int, content: AsyncIterator[bytes], kind: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Answer with bytes as they come; an error before the first of them is still the caller's to answer."""
+        first = await anext(content, b"")
+        await self._start(status, kind, headers or {})
+        await self._chunk(first)
+        async for chunk in content:
+            await self._chunk(chunk)
+        await self.close_stream()
+
+    async def _start(self, status: int, kind: str, headers: Mapping[str, str]) -> None:
+        head = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         if kind:
             head.append((b"content-type", kind.encode()))
-        for name, value in (headers or {}).items():
-            head.append((name.encode(), value.encode("latin-1")))
-        await self._send({"type": "http.response.start", "status": status, "headers": head})
-        await self._send({"type": "http.response.body", "body": body})
+        await self._send({"type": "http.response.start", "status": status, "headers": [*head, *self.extra]})
 
     async def open_stream(self) -> None:
         """Start answering with events; nothing when already started."""

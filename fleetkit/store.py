@@ -95,6 +95,11 @@ class Store:
         """`write` for synchronous callers (start-up, command line)."""
         return self.submit(work).result()
 
+    @property
+    def waiting(self) -> int:
+        """How many writes are queued now."""
+        return self._jobs.qsize()
+
     def close(self) -> None:
         """Finish what is queued, then close every connection."""
         with self._closing:

@@ -33,12 +33,13 @@ from master_mcp.mcp.lists import Lists
 from master_mcp.mcp.modern import ModernEra
 from master_mcp.proxy.call import Proxy
 from master_mcp.proxy.upstream import Upstream
+from master_mcp.rest import gateway
+from master_mcp.rest.cors import Cors
 from master_mcp.rest.internal import Internal
-from master_mcp.rest.ops import Ops
 from master_mcp.spokes import Starter
 from master_mcp.status import Fleet, Member
 from master_mcp.store import open_hub_store
-from master_mcp.web import Web, only_managers
+from master_mcp.web import Web
 
 log = get_logger()
 
@@ -105,18 +106,19 @@ class Hub:
         lists = Lists(self.catalog, self.fleet.status)
         sealer = Sealer(self.ring, hub.session_ttl_s)
         mcp = McpDoor(ModernEra(proxy, lists), LegacyEra(proxy, lists, sealer), hub.max_request_bytes)
-        ops = Ops(self.fleet.status, self.metrics)
         internal = Internal(self.config.spokes, self.ring, self.keys, proxy, lambda name: self.fleet.members[name].url)
-        open_routes = {
-            "/health": ops.health,
-            "/ready": ops.ready,
-            GRANT_PATH: internal.grant,  # these two check a service token themselves
-            CALL_PATH: internal.call,
-        }
-        if hub.metrics_open:
-            open_routes["/metrics"] = ops.metrics
+        open_routes = {GRANT_PATH: internal.grant, CALL_PATH: internal.call}  # these check a service token themselves
+        rest = gateway.build(
+            self.config,
+            fleet=self.fleet,
+            catalog=self.catalog,
+            proxy=proxy,
+            keys=self.keys,
+            store=self.store,
+            metrics=self.metrics,
+        )
         guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
-        self.app = Web(guard, self.keys, open_routes, {"/mcp": mcp, "/metrics": only_managers(ops.metrics)})
+        self.app = Web(guard, Cors(hub.allowed_origins), self.keys, open_routes, {"/mcp": mcp}, rest)
 
     def _members(self) -> list[Member]:
         return list(self.fleet.members.values())

@@ -115,6 +115,11 @@ class Watcher:
                 await self._spoke.hear(self._hear_of_change)
             await asyncio.sleep(RELISTEN_S)
 
+    async def relist(self) -> None:
+        """List the tools now, whatever the spoke says of changes; `health` tells how that went."""
+        self._told = True
+        await self.look()
+
     def _hear_of_change(self) -> None:
         self._told = True
         self._poked.set()

@@ -1,6 +1,7 @@
 """proxy.call: permission, risk, breaker, deadline, transport, check, audit, metrics. Every door takes it."""
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -27,7 +28,7 @@ class ToolCall:
 
     `params` is the caller's own params object (`_meta`, `inputResponses`, `requestState` travel with
     it); `on_notify` gets the spoke's notifications as they come. `param_headers` are the `Mcp-Param-*`
-    headers a stateless client sent; None lets the hub make them.
+    headers a stateless client sent; None lets the hub make them. `within_s` shortens the deadline.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ToolCall:
     correlation_id: str = field(default_factory=correlation.new_id)
     on_notify: Notify = ignore
     param_headers: Mapping[str, str] | None = None
+    within_s: float | None = None
 
 
 @dataclass
@@ -72,8 +74,13 @@ class Proxy:
         self._audit = audit
         self._metrics = metrics
         self._deadline_s = deadline_s
-        self._room = max_inflight
+        self._room = self._most = max_inflight
         self._on_failure = on_failure
+
+    @property
+    def under_way(self) -> int:
+        """How many calls are running now."""
+        return self._most - self._room
 
     async def call(self, call: ToolCall) -> Message:
         """The spoke's JSON-RPC answer, `result` or `error`. Raises the FleetError that stopped the call."""
@@ -120,7 +127,7 @@ class Proxy:
     async def _send(
         self, call: ToolCall, tool: CatalogTool, allowed: Risk, upstream: Upstream, arguments: Mapping[str, Any]
     ) -> Message:
-        seconds = deadline_of(tool, arguments, self._deadline_s)
+        seconds = min(deadline_of(tool, arguments, self._deadline_s), call.within_s or math.inf)
         params = _params_for(call, tool, allowed, upstream.token, arguments, seconds)
         headers = call.param_headers
         if headers is None and tool.has_param_headers:
