@@ -22,7 +22,7 @@ from master_mcp.rest.table import Place, Table
 log = get_logger()
 
 BODY_WITHIN_S = 30.0
-DOCUMENT, PAGE = "application/json", "text/html"
+JSON, PAGE = "application/json", "text/html"
 
 Authenticate = Callable[[Exchange], Caller]
 
@@ -34,7 +34,7 @@ class Rest:
         self, routes: Iterable[Route], max_request_bytes: int, *, body_within_s: float = BODY_WITHIN_S
     ) -> None:
         own = (
-            Route("GET", "/openapi.json", self._openapi, "Describe this gateway as OpenAPI 3.1.", "about", DOCUMENT),
+            Route("GET", "/openapi.json", self._openapi, "Describe this gateway as OpenAPI 3.1.", "about", JSON),
             Route("GET", "/docs", self._docs, "Show this gateway to people.", "about", PAGE),
         )
         self.table = Table([*routes, *(replace(route, access=Access.open) for route in own)])
@@ -73,9 +73,6 @@ class Rest:
             await _respond(route, request)
 
     async def _body(self, kind: type[BaseModel], exchange: Exchange) -> BaseModel:
-        declared = exchange.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
-        if declared != "application/json":
-            raise WrongKind(f"the body is declared as {declared}: send JSON as application/json")
         try:
             async with asyncio.timeout(self._body_within_s):
                 raw = await exchange.body(self._limit)
@@ -83,6 +80,9 @@ class Rest:
             raise SlowBody(f"the body did not come within {self._body_within_s:g} s: send it in one go") from error
         except OverBudget as error:
             raise TooLarge(error.message) from error
+        declared = exchange.headers.get("content-type", JSON).partition(";")[0].strip().lower()
+        if raw and declared != JSON:
+            raise WrongKind(f"the body is declared as {declared}: send JSON as {JSON}")
         try:
             found: object = orjson.loads(raw or b"{}")
         except orjson.JSONDecodeError as error:

@@ -31,7 +31,7 @@ class _Common(Shape):
     context: dict[str, Any] | None = Field(
         default=None, description="Taken and not used; to continue a trace, send a `traceparent` header."
     )
-    timeout: float = Field(default=30.0, gt=0, le=LONGEST_S, description="Seconds after which the call is given up.")
+    timeout: float = Field(default=30.0, ge=1, le=LONGEST_S, description="Seconds after which the call is given up.")
 
 
 class ActionCall(_Common):

@@ -86,7 +86,8 @@ def _operation(route: Route, schemas: _Schemas) -> JsonObject:
     if named:
         operation["parameters"] = named
     if route.body is not None:
-        operation["requestBody"] = {"required": True, "content": _json(schemas.sent(route.body))}
+        required = any(field.is_required() for field in route.body.model_fields.values())
+        operation["requestBody"] = {"required": required, "content": _json(schemas.sent(route.body))}
     return operation
 
 
