@@ -9,6 +9,9 @@ import spoken
 from hubs import RunningHub
 from multidict import CIMultiDictProxy
 
+ORIGIN = "https://console.example"  # a page that may read the hub's answers
+LIMIT = 64 * 1024  # of a request to the tests' hub, in bytes
+
 
 @dataclass(frozen=True)
 class Answered:

@@ -8,11 +8,8 @@ import gateways
 import pytest
 import pytest_asyncio
 import spoken
-from gateways import Gateway
+from gateways import LIMIT, ORIGIN, Gateway
 from hubs import listening, rows, running_hub, settle
-
-ORIGIN = "https://console.example"
-LIMIT = 64 * 1024
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
