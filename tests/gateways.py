@@ -38,7 +38,7 @@ class Gateway:
             aiohttp.ClientSession() as session,
             session.request(method, f"{self.hub.url}{path}", headers=headers, **request) as answer,
         ):
-            is_json = answer.content_type.endswith("json") and method != "HEAD"
+            is_json = answer.content_type in ("application/json", "application/problem+json") and method != "HEAD"
             body: Any = await (answer.json(content_type=None) if is_json else answer.text())
             return Answered(answer.status, answer.content_type, body, answer.headers)
 
@@ -95,12 +95,16 @@ _RESULTS: dict[str, dict[str, Any]] = {
     },
     "ask": {"resultType": "input_required", "inputRequests": {}},
 }
-_ERRORS = {"crash": (-32603, "boom"), "reject": (-32602, "text is required")}
+_ERRORS = {
+    "crash": (-32603, "boom"),
+    "reject": (-32602, "text is required"),
+    "subscriptions/listen": (-32601, "it tells no news"),
+}
 
 
 async def odd(request: dict[str, Any], send: Any) -> None:
     """Answer a call as its tool's name says."""
-    action = request["params"]["name"].rpartition("_")[2]
+    action = str(request["params"].get("name", request["method"])).rpartition("_")[2]
     head = {"jsonrpc": "2.0", "id": request["id"]}
     if action == "hang":
         await asyncio.Event().wait()

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from fleetkit.errors import Conflict
 from master_mcp.auth.keys import Key, Keys
-from master_mcp.rest.route import Access, Answer, Request, Route, Shape
+from master_mcp.rest.route import Access, Answer, JsonObject, Request, Route, Shape
 
 LONGEST_S = 10 * 366 * 86400.0
 _ID = {"id": "A key's id or the name of a live key."}
@@ -34,12 +34,22 @@ class KeyList(Shape):
     keys: list[KeyView]
 
 
+Scope = Annotated[str, Field(pattern=r"^(manage|(read|change|destroy):.+)$", max_length=200)]
+
+_AGENTS_NEVER_MANAGE: JsonObject = {
+    "if": {"properties": {"role": {"const": "operator"}}, "required": ["role"]},
+    "else": {"properties": {"scopes": {"items": {"not": {"const": "manage"}}}}},
+}
+
+
 class NewKey(Shape):
     """What a new key may do. A scope is `<read|change|destroy>:<tool glob>`, or `manage` for operators."""
 
+    model_config = ConfigDict(json_schema_extra=_AGENTS_NEVER_MANAGE)
+
     name: str = Field(min_length=1, max_length=100, pattern=r"^[\w.@-]+$")
     role: Literal["agent", "operator"] = "agent"
-    scopes: list[str] | None = Field(default=None, max_length=100)
+    scopes: list[Scope] | None = Field(default=None, max_length=100)
     expires_s: float | None = Field(default=None, gt=0, le=LONGEST_S, description="Its life in seconds.")
 
 
