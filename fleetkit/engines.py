@@ -16,7 +16,7 @@ from fleetkit.errors import Invalid, Unavailable
 
 BUSY_S = 30  # how long SQLite waits for another process's lock; `?timeout=` in a URL replaces it
 POOL = {"pool_size": 5, "max_overflow": 5, "pool_timeout": 10}  # of PostgreSQL's connections; a writer and readers
-STATEMENT_S = 30  # PostgreSQL ends a statement after this long, and a wait for a row's lock after a third of it
+STATEMENT_MS = 30_000  # PostgreSQL ends a statement after this long, and a wait for a lock after a third of it
 
 _BROKEN = {  # SQLite's own words for "the database", as opposed to "your statement"
     sqlite3.SQLITE_BUSY,
@@ -32,7 +32,8 @@ _BROKEN = {  # SQLite's own words for "the database", as opposed to "your statem
 _BROKEN_CLASSES = ("08", "25006", "28", "3D", "53", "57P", "58", "XX")
 _TRY_AGAIN = {"57014", "55P03", "40001", "40P01"}  # took too long, lock not had, serialization, deadlock
 
-_HINTS = {
+_HINTS = {  # the first that fits
+    "QueuePool": "try again soon: every connection is in use",
     "malformed": "restore a backup (*.bak beside it) or move the file away to start empty",
     "not a database": "it is another kind of file: move it away to start empty",
     "locked": "another process holds it: stop that one first",
@@ -51,7 +52,6 @@ _HINTS = {
     "resolve": "correct the host in hub.database_url",
     "connection": "start the PostgreSQL server, or correct host and port in hub.database_url",
     "statement timeout": "try again; if it happens often the server is overloaded",
-    "QueuePool": "try again soon: every connection is in use",
 }
 
 
@@ -148,9 +148,9 @@ def _libsql(at: sa.URL) -> sa.Engine:
 def _postgres_options(at: sa.URL) -> dict[str, Any]:
     """For libpq: notice a dead server, never wait for ever. What the URL says wins."""
     limits = {
-        "statement_timeout": STATEMENT_S * 1000,
-        "lock_timeout": STATEMENT_S * 1000 // 3,
-        "idle_in_transaction_session_timeout": 2 * STATEMENT_S * 1000,
+        "statement_timeout": STATEMENT_MS,
+        "lock_timeout": STATEMENT_MS // 3,
+        "idle_in_transaction_session_timeout": 2 * STATEMENT_MS,
     }
     options: dict[str, Any] = {
         "application_name": "mcp-fleet",
@@ -158,7 +158,7 @@ def _postgres_options(at: sa.URL) -> dict[str, Any]:
         "keepalives_idle": 10,
         "keepalives_interval": 5,
         "keepalives_count": 3,
-        "tcp_user_timeout": STATEMENT_S * 1000,
+        "tcp_user_timeout": STATEMENT_MS,
         "options": " ".join(f"-c {name}={value}" for name, value in limits.items()),
     }
     return {name: value for name, value in options.items() if name not in at.query}

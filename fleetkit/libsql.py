@@ -32,8 +32,8 @@ LOOK_AGAIN_S = 0.01  # between two looks at a lock that somebody else holds
 _EXACT = 2**31  # from here on the driver makes a float of a whole number
 
 _CODES = {
-    "locked": sqlite3.SQLITE_BUSY,
-    "malformed": sqlite3.SQLITE_CORRUPT,
+    "is locked": sqlite3.SQLITE_BUSY,
+    "disk image is malformed": sqlite3.SQLITE_CORRUPT,
     "not a database": sqlite3.SQLITE_NOTADB,
     "readonly": sqlite3.SQLITE_READONLY,
     "disk I/O": sqlite3.SQLITE_IOERR,
