@@ -27,6 +27,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
 SECRET_DIRS = (CHECKOUT / "secrets", Path("/run/secrets"))  # the later one wins
 
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]+@|[?&]password=[^&]")  # in a URL
+
 
 def _config_dir() -> Path:
     beside = CHECKOUT / "config"
@@ -162,10 +164,21 @@ def load(data_dir: Path | None = None) -> FleetSettings:
     files = merge(read_yaml(shipped_file()), read_yaml(where / "fleet.yaml"))
     if "data_dir" in files:
         raise Invalid("configuration: data_dir cannot stand in fleet.yaml, which lies in it: set FLEET_DATA_DIR")
+    _refuse_a_password_in_a_file(files.get("hub"))
     try:
         return FleetSettings.model_validate(files).model_copy(update={"data_dir": where})
     except ValidationError as error:
         raise Invalid(_explain(error)) from error
+
+
+def _refuse_a_password_in_a_file(hub: object) -> None:
+    """fleet.yaml is read, copied and shown; a database's password belongs where secrets are."""
+    url = cast("Mapping[str, object]", hub).get("database_url") if isinstance(hub, Mapping) else None
+    if isinstance(url, str) and _PASSWORD.search(url):
+        raise Invalid(
+            "configuration: hub.database_url in fleet.yaml holds a password: put the whole URL into the file "
+            "secrets/fleet_hub__database_url or the variable FLEET_HUB__DATABASE_URL"
+        )
 
 
 def shipped_file() -> Path:

@@ -39,7 +39,7 @@ class Web:
         self._keys = keys
         self._open = open_routes
         self._keyed = keyed_routes
-        self._rest = rest
+        self.rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry."""
@@ -62,7 +62,7 @@ class Web:
             return
         handler = self._open.get(exchange.path)
         if handler is None:
-            await self._rest(exchange, self._authenticate)
+            await self.rest(exchange, self._authenticate)
         else:
             await handler(exchange)
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from postgres import PASSWORD, Postgres, need_postgres, running_postgres
+from postgres import PASSWORD, USER, Postgres, need_postgres, running_postgres
 from sqlalchemy.exc import DBAPIError, ProgrammingError
-from support import free_port
 
 from fleetkit import engines
 from fleetkit.errors import Invalid, Unavailable
@@ -172,28 +171,32 @@ def test_an_error_inside_a_job_that_it_swallowed_spoils_only_that_job(store: Sto
 
 
 @pytest.mark.parametrize(
-    ("change", "words_"),
+    ("changes", "words_"),
     [
-        (lambda at: at.set(port=free_port()), "Connection refused. What to do: start the PostgreSQL server"),
-        (lambda at: at.set(password="wrong-and-secret"), "What to do: correct the password"),
-        (
-            lambda at: sa.URL.create(at.drivername, at.username, None, at.host, at.port, at.database),
-            "What to do: give the URL with its password in the secret file",
-        ),
-        (lambda at: at.set(database="nowhere"), "What to do: make it on the server: createdb"),
-        (lambda at: at.set(host="nohost.invalid"), "What to do: correct the host"),
+        ({"port": 9}, "Connection refused. What to do: start the PostgreSQL server"),
+        ({"password": "wrong-and-secret"}, "What to do: correct the password"),
+        ({"password": None}, "What to do: give the URL with its password in the secret file"),
+        ({"database": "nowhere"}, "What to do: make it on the server: createdb"),
+        ({"host": "nohost.invalid"}, "What to do: correct the host"),
     ],
 )
 def test_a_server_that_cannot_be_used_is_named_with_what_to_do_and_without_its_password(
-    tmp_path: Path, migrations: Path, postgres: Postgres, change: Callable[[sa.URL], sa.URL], words_: str
+    tmp_path: Path, migrations: Path, postgres: Postgres, changes: dict[str, Any], words_: str
 ):
-    at = change(sa.make_url(postgres.url("postgres")))
+    good: dict[str, Any] = {
+        "username": USER,
+        "password": PASSWORD,
+        "host": "127.0.0.1",
+        "port": postgres.port,
+        "database": "postgres",
+    }
+    at = sa.URL.create("postgresql+psycopg", **{**good, **changes})
     with pytest.raises(Unavailable) as refused:
         open_store(tmp_path, "demo", migrations, at.render_as_string(hide_password=False))
     assert words_ in refused.value.message
     assert f"postgresql://fleet@{at.host}:{at.port}/{at.database}" in refused.value.message
-    assert not {PASSWORD, "wrong-and-secret"} & set(refused.value.message.replace(":", " ").split())
     assert PASSWORD not in refused.value.message
+    assert "wrong-and-secret" not in refused.value.message
 
 
 def test_a_user_who_may_not_make_tables_is_told_to_become_the_owner(

@@ -31,7 +31,7 @@ PROMISED = {
 @pytest.fixture
 def routes(hub: Gateway) -> tuple[Route, ...]:
     """What the hub really serves."""
-    return hub.hub.hub.app._rest.table.routes
+    return hub.hub.hub.app.rest.table.routes
 
 
 async def _document(hub: Gateway) -> dict[str, Any]:
@@ -128,4 +128,4 @@ async def test_hundreds_of_generated_requests_are_answered_as_the_document_says(
         )
         said, _ = await process.communicate()
     assert process.returncode == 0, said.decode()[-6000:]
-    assert int(re.search(rb"(\d+) generated", said)[1]) > 300
+    assert sum(map(int, re.findall(rb"(\d+) generated", said))) > 300

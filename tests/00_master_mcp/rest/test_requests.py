@@ -175,7 +175,7 @@ async def test_a_body_past_the_limit_is_refused_by_its_size(hub: Gateway):
 
 
 async def test_a_body_that_does_not_come_is_not_waited_for(hub: Gateway, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(hub.hub.hub.app._rest, "_body_within_s", 0.2)  # the shipped 30 s are longer than a test
+    monkeypatch.setattr(hub.hub.hub.app.rest, "_body_within_s", 0.2)  # the shipped 30 s are longer than a test
     at = urlsplit(hub.hub.url)
     reader, writer = await asyncio.open_connection(at.hostname, at.port)
     head = f"POST /mcp/execute HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {hub.hub.admin}\r\n"
