@@ -8,16 +8,17 @@ exact, and waiting happens in Python. Local files only; one hub per file.
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
+from importlib import import_module
 from typing import Any
-
-import libsql_experimental as driver  # pyright: ignore[reportMissingTypeStubs] - it has none
 
 from fleetkit.errors import Invalid
 
 __all__ = ["Binary", "connect", "paramstyle", "sqlite_version_info"]
 
+driver: Any = import_module("libsql_experimental")  # it has no types
+
 apilevel, threadsafety, paramstyle = "2.0", 1, "qmark"
-sqlite_version_info: tuple[int, ...] = tuple(driver.sqlite_version_info)  # pyright: ignore
+sqlite_version_info: tuple[int, ...] = tuple(driver.sqlite_version_info)
 Binary = bytes
 Error, DatabaseError, InterfaceError = sqlite3.Error, sqlite3.DatabaseError, sqlite3.InterfaceError
 OperationalError, IntegrityError, ProgrammingError = (
@@ -150,7 +151,7 @@ def connect(database: str, timeout: float = BUSY_S, **_: object) -> Connection:
     if "://" in database:
         raise Invalid("libSQL here is a local file: write sqlite+libsql:////path/to/hub.db")
     try:
-        driven: Any = driver.connect(database, isolation_level=None, check_same_thread=False)  # pyright: ignore
+        driven: Any = driver.connect(database, isolation_level=None, check_same_thread=False)
     except ValueError as error:
         raise _error(str(error)) from error
     return Connection(driven, timeout)

@@ -22,6 +22,7 @@ from fleetkit.settings import FleetSettings
 from master_mcp import hub_tools
 from master_mcp.audit import Audit
 from master_mcp.auth.keys import Keys, ensure_files
+from master_mcp.auth.owner import claim
 from master_mcp.auth.session import Sealer
 from master_mcp.catalog.tools import Catalog
 from master_mcp.catalog.watcher import Watcher
@@ -62,6 +63,7 @@ class Hub:
         async with AsyncExitStack() as stack:
             self.store = open_hub_store(self.config)
             stack.callback(self.store.close)
+            claim(self.store, self.ring)
             self.keys = Keys(self.store, self.ring)
             ensure_files(self.keys, self.config.data_dir)
             self.audit = Audit(self.store)

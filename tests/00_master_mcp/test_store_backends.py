@@ -158,6 +158,18 @@ async def _until(hub: Gateway, secret: str, status: int) -> None:
 
 
 @need_postgres
+async def test_a_hub_of_another_fleet_does_not_take_over_the_database_and_its_keys(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FLEET_HUB__DATABASE_URL", postgres.new_database())
+    async with running_hub(tmp_path / "one") as one:
+        with pytest.raises(Unavailable, match="another root key: copy keys/"):
+            await running_hub(tmp_path / "two").__aenter__()
+        assert (await Gateway(one).get("/keys")).body["total"] == 2
+        assert (await Gateway(one).get("/mcp/status", key=one.client)).status == 200
+
+
+@need_postgres
 async def test_a_hub_outlives_its_database_and_goes_on_when_it_is_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     with running_postgres() as server:
         monkeypatch.setenv("FLEET_HUB__DATABASE_URL", server.new_database())

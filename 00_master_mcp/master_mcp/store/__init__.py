@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from fleetkit.settings import FleetSettings
 from fleetkit.store import Store, open_store
 
-__all__ = ["api_keys", "audit", "catalog", "open_hub_store"]
+__all__ = ["api_keys", "audit", "catalog", "fleet", "open_hub_store"]
 
 metadata = sa.MetaData()
 
@@ -49,6 +49,13 @@ catalog = sa.Table(
     sa.Column("service", sa.String, primary_key=True),
     sa.Column("listed_at", sa.Float, nullable=False),
     sa.Column("tools", sa.JSON, nullable=False),
+)
+
+fleet = sa.Table(
+    "fleet",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
 )
 
 
