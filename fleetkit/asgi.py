@@ -1,7 +1,7 @@
 """One HTTP request and its answer, over bare ASGI: the hot path has no framework in it."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, MutableMapping
 from typing import Any
 
 import orjson
@@ -56,13 +56,25 @@ class Exchange:
 
     async def raw(self, status: int, body: bytes, kind: str, headers: Mapping[str, str] | None = None) -> None:
         """Answer with bytes of a content type."""
-        head = [(b"content-length", str(len(body)).encode()), *self.extra]
+        await self._start(status, kind, {"content-length": str(len(body)), **(headers or {})})
+        await self._send({"type": "http.response.body", "body": body})
+
+    async def chunks(
+        self, status: int, content: AsyncIterator[bytes], kind: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Answer with bytes as they come; an error before the first of them is still the caller's to answer."""
+        first = await anext(content, b"")
+        await self._start(status, kind, headers or {})
+        await self._chunk(first)
+        async for chunk in content:
+            await self._chunk(chunk)
+        await self.close_stream()
+
+    async def _start(self, status: int, kind: str, headers: Mapping[str, str]) -> None:
+        head = [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         if kind:
             head.append((b"content-type", kind.encode()))
-        for name, value in (headers or {}).items():
-            head.append((name.encode(), value.encode("latin-1")))
-        await self._send({"type": "http.response.start", "status": status, "headers": head})
-        await self._send({"type": "http.response.body", "body": body})
+        await self._send({"type": "http.response.start", "status": status, "headers": [*head, *self.extra]})
 
     async def open_stream(self) -> None:
         """Start answering with events; nothing when already started."""

@@ -32,6 +32,8 @@ CHECKOUT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
 SECRET_DIRS = (CHECKOUT / "secrets", Path("/run/secrets"))  # the later one wins
 
+_PASSWORD = re.compile(r"//[^/@]*:[^/@]+@|[?&]password=[^&]")  # in a URL
+
 
 def _config_dir() -> Path:
     beside = CHECKOUT / "config"
@@ -190,6 +192,7 @@ def load(data_dir: Path | None = None) -> FleetSettings:
     files = merge(merge(read_yaml(shipped_file()), added_servers(where)), read_yaml(where / "fleet.yaml"))
     if "data_dir" in files:
         raise Invalid("configuration: data_dir cannot stand in fleet.yaml, which lies in it: set FLEET_DATA_DIR")
+    _refuse_a_password_in_a_file(files.get("hub"))
     try:
         return FleetSettings.model_validate(files).model_copy(update={"data_dir": where})
     except ValidationError as error:
@@ -200,6 +203,16 @@ def added_servers(data_dir: Path) -> dict[str, Any]:
     """The rows that `fleet servers add` wrote, a file each: `fleet.yaml` stays the user's own."""
     rows = {path.stem: read_yaml(path) for path in sorted((data_dir / "external").glob("*.yaml"))}
     return {"external": rows} if rows else {}
+
+
+def _refuse_a_password_in_a_file(hub: object) -> None:
+    """fleet.yaml is read, copied and shown; a database's password belongs where secrets are."""
+    url = cast("Mapping[str, object]", hub).get("database_url") if isinstance(hub, Mapping) else None
+    if isinstance(url, str) and _PASSWORD.search(url):
+        raise Invalid(
+            "configuration: hub.database_url in fleet.yaml holds a password: put the whole URL into the file "
+            "secrets/fleet_hub__database_url or the variable FLEET_HUB__DATABASE_URL"
+        )
 
 
 def shipped_file() -> Path:

@@ -7,39 +7,27 @@ resolves.
 
 import asyncio
 import queue
-import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
-from sqlalchemy import event
-from sqlalchemy.exc import DBAPIError, InvalidRequestError, OperationalError, SQLAlchemyError
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
-from fleetkit import trust
+from fleetkit import engines, trust
 from fleetkit.errors import OverBudget, Unavailable
 
 T = TypeVar("T")
 Work = Callable[[sa.Connection], Any]
 
 BATCH = 256  # writes committed together at most
+MIGRATING = 0x666C656574  # PostgreSQL's advisory lock for it: hubs that start together take turns
 PENDING = 20_000  # writes waiting at most; beyond it the caller is refused instead of memory growing
-BUSY_S = 30  # how long SQLite waits for another process's lock; `?timeout=` in a URL replaces it
-
-_BROKEN = {  # SQLite's own words for "the database", as opposed to "your statement"
-    sqlite3.SQLITE_BUSY,
-    sqlite3.SQLITE_LOCKED,
-    sqlite3.SQLITE_READONLY,
-    sqlite3.SQLITE_IOERR,
-    sqlite3.SQLITE_CORRUPT,
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_CANTOPEN,
-    sqlite3.SQLITE_NOTADB,
-}
 
 
 class _Written(Future[T]):
@@ -63,7 +51,7 @@ class Store:
         self._jobs: queue.Queue[_Job | None] = queue.Queue(PENDING)
         self._closing = threading.Lock()
         self._closed = False
-        self._writing = _immediate(engine)
+        self._writing = engines.immediate(engine)
         self._writer = threading.Thread(target=self._write_forever, name="store-writer", daemon=True)
         self._writer.start()
 
@@ -96,14 +84,21 @@ class Store:
         try:
             with self.engine.connect() as connection:
                 return work(connection)
+        except NoConnectionFree as error:
+            raise engines.unavailable(self.engine, error) from error
         except DBAPIError as error:
-            if _is_broken(error):
-                raise _unavailable(self.engine, error) from error
+            if engines.is_broken(error) or engines.may_be_repeated(error):
+                raise engines.unavailable(self.engine, error) from error
             raise
 
     def write_now(self, work: Callable[[sa.Connection], T]) -> T:
         """`write` for synchronous callers (start-up, command line)."""
         return self.submit(work).result()
+
+    @property
+    def waiting(self) -> int:
+        """How many writes are queued now."""
+        return self._jobs.qsize()
 
     def close(self) -> None:
         """Finish what is queued, then close every connection."""
@@ -146,7 +141,7 @@ class Store:
                     if not connection.in_transaction():
                         raise InvalidRequestError("a write ended the transaction that it shares with others")
         except SQLAlchemyError as error:
-            problem = _unavailable(self.engine, error)
+            problem = engines.unavailable(self.engine, error)
             for job in batch:
                 if not job.done.done():
                     job.done.set_exception(problem)
@@ -160,16 +155,19 @@ def _attempt(connection: sa.Connection, job: _Job) -> list[tuple[_Job, Any]]:
         with connection.begin_nested():
             return [(job, job.work(connection))]
     except Exception as error:  # boundary: the job's own error belongs to its caller
-        if isinstance(error, DBAPIError) and _is_broken(error):
+        if isinstance(error, DBAPIError) and engines.is_broken(error):
             raise  # the whole batch fails together
-        job.done.set_exception(error)
+        repeatable = isinstance(error, DBAPIError) and engines.may_be_repeated(error)
+        job.done.set_exception(engines.unavailable(connection.engine, error) if repeatable else error)
         return []
 
 
-def _is_broken(error: DBAPIError) -> bool:
-    """Whether the database failed, rather than this statement."""
-    code = getattr(error.orig, "sqlite_errorcode", None)
-    return isinstance(error, OperationalError) if code is None else code & 0xFF in _BROKEN
+def upsert(db: sa.Connection, table: sa.Table, values: Mapping[str, Any]) -> None:
+    """Insert a row, or replace the one with the same primary key, whatever another process does meanwhile."""
+    insert = postgresql.insert if db.dialect.name == "postgresql" else sqlite.insert
+    keys = [column.name for column in table.primary_key]
+    changed = {name: value for name, value in values.items() if name not in keys}
+    db.execute(insert(table).values(**values).on_conflict_do_update(index_elements=keys, set_=changed))
 
 
 def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = None) -> Store:
@@ -177,20 +175,20 @@ def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = No
 
     `name` names the file `$data_dir/<name>.db` unless `url` points elsewhere. `migrations` holds Alembic
     files named after their revision (`0001_what.py`). A SQLite file is backed up before one runs. Raises
-    Unavailable, saying what to do, when the file is damaged, locked or newer than this program.
+    Unavailable, saying what to do, when the database is down, damaged, locked or newer than this program,
+    Invalid when `url` is no database known here.
     """
     own = sa.URL.create("sqlite", database=str(data_dir / f"{name}.db"))
-    engine = _engine(sa.make_url(url) if url else own)
+    engine = engines.engine_for(url or own)
     try:
         if url is None:
             trust.private_dir(data_dir)
         _migrate(engine, migrations)
     except OSError as error:
-        raise Unavailable(
-            f"database {_where(engine)}: {error.strerror}. What to do: make its directory, writable for this user."
-        ) from error
+        what = f"database {engines.where(engine)}: {error.strerror}"
+        raise Unavailable(f"{what}. What to do: make its directory, writable for this user.") from error
     except DBAPIError as error:
-        raise _unavailable(engine, error) from error
+        raise engines.unavailable(engine, error) from error
     finally:
         engine.dispose()
     return Store(engine)
@@ -198,7 +196,7 @@ def open_store(data_dir: Path, name: str, migrations: Path, url: str | None = No
 
 def quick_check(path: Path) -> None:
     """Read a SQLite file through; raises Unavailable, saying what to do, when it is damaged."""
-    engine = _engine(sa.URL.create("sqlite", database=str(path)))
+    engine = engines.engine_for(sa.URL.create("sqlite", database=str(path)))
     try:
         with engine.connect() as connection:
             found = str(connection.exec_driver_sql("PRAGMA quick_check").scalar())
@@ -206,38 +204,14 @@ def quick_check(path: Path) -> None:
             where = f"database {path}: {found.splitlines()[-1]}"
             raise Unavailable(f"{where}. What to do: restore a backup (*.bak beside it).")
     except DBAPIError as error:
-        raise _unavailable(engine, error) from error
+        raise engines.unavailable(engine, error) from error
     finally:
         engine.dispose()
 
 
-def _engine(at: sa.URL) -> sa.Engine:
-    if at.get_backend_name() != "sqlite":
-        return sa.create_engine(at)
-    engine = sa.create_engine(at, connect_args={} if "timeout" in at.query else {"timeout": BUSY_S})
-    event.listen(engine, "connect", _set_pragmas)
-    event.listen(engine, "begin", _begin)
-    return engine
-
-
-def _set_pragmas(connection: Any, _record: object) -> None:
-    connection.isolation_level = None  # we say BEGIN ourselves
-    for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
-        connection.execute(f"PRAGMA {pragma}").close()
-
-
-def _immediate(engine: sa.Engine) -> sa.Engine:
-    """The same pool for writers: SQLite takes its write lock at BEGIN, so a transaction never fails half-way."""
-    return engine.execution_options(immediate=True)
-
-
-def _begin(connection: sa.Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("immediate") else "BEGIN")
-
-
 def _migrate(engine: sa.Engine, migrations: Path) -> None:
     """Up to the newest revision in one transaction: killed half-way, the database is the old one."""
-    path = _sqlite_file(engine)
+    path = engines.sqlite_file(engine)
     existed = path is not None and path.exists() and path.stat().st_size > 0
     if path is not None:
         path.touch(mode=0o600)
@@ -248,11 +222,13 @@ def _migrate(engine: sa.Engine, migrations: Path) -> None:
     from fleetkit.migrate import Migrations  # Alembic: slow to load and seldom needed
 
     scripts = Migrations(migrations)
-    with _immediate(engine).begin() as connection:
+    with engines.immediate(engine).begin() as connection:
+        if path is None:
+            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": MIGRATING})
         current = _current_revision(connection)
-        if scripts.pending(current, _where(engine)):
+        if scripts.pending(current, engines.where(engine)):
             if path is not None and existed:
-                _back_up(path, current)
+                _back_up(engine, path, current)
             scripts.upgrade(connection)
 
 
@@ -261,39 +237,21 @@ def _newest(migrations: Path) -> str | None:
     return max((file.name[:4] for file in migrations.glob("[0-9][0-9][0-9][0-9]_*.py")), default=None)
 
 
-def _sqlite_file(engine: sa.Engine) -> Path | None:
-    return Path(engine.url.database) if engine.dialect.name == "sqlite" and engine.url.database else None
-
-
 def _current_revision(connection: sa.Connection) -> str | None:
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     return connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _back_up(path: Path, revision: str | None) -> None:
+def _back_up(engine: sa.Engine, path: Path, revision: str | None) -> None:
     """A whole copy or none; the caller holds the write lock, so nothing changes meanwhile."""
     copy = path.with_name(f"{path.name}.{revision or 'empty'}.bak")
     partial = copy.with_name(f"{copy.name}.partial")
     partial.unlink(missing_ok=True)
     partial.touch(mode=0o600)
-    with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(partial)) as target:
-        source.backup(target)
+    source = engine.raw_connection()  # by the driver that holds the lock: another one's would drop it
+    try:
+        source.cursor().execute("VACUUM INTO ?", (str(partial),))
+    finally:
+        source.close()
     partial.replace(copy)
-
-
-def _where(engine: sa.Engine) -> str:
-    return engine.url.database or engine.url.render_as_string()
-
-
-def _unavailable(engine: sa.Engine, error: Exception) -> Unavailable:
-    cause = str(getattr(error, "orig", None) or error).splitlines()[0]
-    hint = {
-        "malformed": "restore a backup (*.bak beside it) or move the file away to start empty",
-        "not a database": "it is another kind of file: move it away to start empty",
-        "locked": "another process holds it: stop that one first",
-        "full": "free disk space; nothing was written",
-        "readonly": "make it writable for this user",
-    }
-    advice = next((text for key, text in hint.items() if key in cause), "run `fleet doctor`")
-    return Unavailable(f"database {_where(engine)}: {cause}. What to do: {advice}.")

@@ -24,6 +24,7 @@ from master_mcp.approvals.room import Approvals
 from master_mcp.audit import open_audit
 from master_mcp.auth.keys import Keys, ensure_files
 from master_mcp.auth.lockout import Lockout
+from master_mcp.auth.owner import claim
 from master_mcp.auth.session import Sealer
 from master_mcp.catalog.tools import Catalog
 from master_mcp.catalog.watcher import Watcher
@@ -41,13 +42,13 @@ from master_mcp.proxy.rules import Rules
 from master_mcp.proxy.upstream import Upstream
 from master_mcp.resilience.drain import Drain, DrainedServer
 from master_mcp.resilience.room import Resilience
-from master_mcp.rest.approvals import ApprovalRoutes
+from master_mcp.rest import gateway
+from master_mcp.rest.cors import Cors
 from master_mcp.rest.internal import Internal
-from master_mcp.rest.ops import Ops
 from master_mcp.spokes import Starter
 from master_mcp.status import Fleet, Member
 from master_mcp.store import open_hub_store
-from master_mcp.web import Web, only_managers
+from master_mcp.web import Web
 
 log = get_logger()
 
@@ -73,6 +74,7 @@ class Hub:
             self.fleet.warnings["policy"] = lambda: self.policy.problem
             self.store = open_hub_store(self.config)
             stack.callback(self.store.close)
+            claim(self.store, self.ring)
             self.keys = Keys(self.store, self.ring)
             ensure_files(self.keys, self.config.data_dir)
             self.audit = open_audit(self.store, self.config, self.metrics)
@@ -148,27 +150,28 @@ class Hub:
         )
         methods = Methods(proxy, reader, Lists(self.catalog, self.fleet.status, self.policy))
         mcp, sse = open_mcp(methods, self.catalog.news, Sealer(self.ring, hub.session_ttl_s), hub.max_request_bytes)
-        ops = Ops(self.fleet.status, self.metrics, lambda: self.resilience.gate.closed)
         internal = Internal(self.config.spokes, self.ring, self.keys, proxy, lambda name: self.fleet.members[name].url)
-        open_routes = {
-            "/health": ops.health,
-            "/ready": ops.ready,
-            GRANT_PATH: internal.grant,  # these two check a service token themselves
-            CALL_PATH: internal.call,
-        }
-        if hub.metrics_open:
-            open_routes["/metrics"] = ops.metrics
+        open_routes = {GRANT_PATH: internal.grant, CALL_PATH: internal.call}  # these check a service token themselves
+        rest = gateway.build(
+            self.config,
+            fleet=self.fleet,
+            catalog=self.catalog,
+            proxy=proxy,
+            keys=self.keys,
+            store=self.store,
+            metrics=self.metrics,
+            policy=self.policy,
+            approvals=self.approvals,
+            draining=lambda: self.resilience.gate.closed,
+        )
         guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
-        held = ApprovalRoutes(self.approvals, hub.max_request_bytes)
         keyed_routes = {
             "/mcp": mcp,
             SSE_PATH: sse.open,  # deprecated, for clients of 2024-11-05
             MESSAGES_PATH: sse.post,
-            "/metrics": only_managers(ops.metrics),
-            "/approvals": held,
-            "/approvals/*": held,
         }
-        self.app = Web(guard, self.keys, Lockout(hub.lockout), open_routes, keyed_routes)
+        cors = Cors(hub.allowed_origins)
+        self.app = Web(guard, cors, self.keys, Lockout(hub.lockout), open_routes, keyed_routes, rest)
 
     def _members(self) -> list[Member]:
         return list(self.fleet.members.values())

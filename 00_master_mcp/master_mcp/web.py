@@ -1,15 +1,17 @@
-"""The hub's ASGI app: guard, route, authenticate."""
+"""The hub's ASGI app: guard, CORS, route, authenticate."""
 
 from collections.abc import Awaitable, Callable, Mapping
 
 from fleetkit.asgi import Exchange, Receive, Scope, Send
-from fleetkit.errors import FleetError, NotFound, Refused
+from fleetkit.errors import FleetError, Refused
 from fleetkit.log import get_logger
 from master_mcp.auth.caller import Caller
 from master_mcp.auth.keys import Keys, id_of
 from master_mcp.auth.lockout import Lockout
 from master_mcp.guard import Guard
-from master_mcp.rest.ops import problem
+from master_mcp.rest.cors import Cors
+from master_mcp.rest.door import Rest
+from master_mcp.rest.problems import problem
 
 log = get_logger()
 
@@ -22,21 +24,25 @@ class Unauthorized(Exception):
 
 
 class Web:
-    """Routes by exact path, or by `/<first part>/*`: `open_routes` need no key, `keyed_routes` do."""
+    """Routes by exact path: `open_routes` need no key, `keyed_routes` do; what is in neither goes to `rest`."""
 
     def __init__(
         self,
         guard: Guard,
+        cors: Cors,
         keys: Keys,
         lockout: Lockout,
         open_routes: Mapping[str, Open],
         keyed_routes: Mapping[str, Keyed],
+        rest: Rest,
     ) -> None:
         self._guard = guard
+        self._cors = cors
         self._keys = keys
         self._lockout = lockout
         self._open = open_routes
         self._keyed = keyed_routes
+        self.rest = rest
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """The ASGI entry."""
@@ -45,21 +51,23 @@ class Web:
         exchange = Exchange(scope, receive, send)
         try:
             self._guard.check(exchange.headers.get("host", ""), exchange.headers.get("origin", ""))
-            await self._route(exchange)
+            if not await self._cors.handled(exchange):
+                await self._route(exchange)
         except Unauthorized as error:
             await problem(exchange, Refused(str(error)), 401, {"www-authenticate": "Bearer"})
         except FleetError as error:
             await problem(exchange, error)
 
     async def _route(self, exchange: Exchange) -> None:
-        handler = self._open.get(exchange.path)
-        if handler is not None:
-            await handler(exchange)
+        keyed = self._keyed.get(exchange.path)
+        if keyed is not None:
+            await keyed(exchange, self._authenticate(exchange))
             return
-        keyed = self._keyed.get(exchange.path) or self._keyed.get(f"/{exchange.path.split('/', 2)[1]}/*")
-        if keyed is None:
-            raise NotFound(f"nothing at {exchange.path}: MCP is at /mcp")
-        await keyed(exchange, self._authenticate(exchange))
+        handler = self._open.get(exchange.path)
+        if handler is None:
+            await self.rest(exchange, self._authenticate)
+        else:
+            await handler(exchange)
 
     def _authenticate(self, exchange: Exchange) -> Caller:
         scheme, _, token = exchange.headers.get("authorization", "").partition(" ")
@@ -74,14 +82,3 @@ class Web:
             raise Unauthorized("the key is unknown, revoked or expired: `fleet keys list` shows the live ones")
         self._lockout.succeeded(exchange.client)
         return key.caller
-
-
-def only_managers(handler: Open) -> Keyed:
-    """A route that only keys that administer the fleet may use."""
-
-    async def checked(exchange: Exchange, caller: Caller) -> None:
-        if not caller.manages:
-            raise Refused(f"key {caller.name!r} may not see this: use an operator key")
-        await handler(exchange)
-
-    return checked

@@ -40,6 +40,41 @@ def test_a_password_in_a_url_is_not_shown(fleet: Fleet) -> None:
     assert found["hub.database_url"] == ("postgresql://********@db/fleet", "FLEET_HUB__DATABASE_URL")
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (
+            "postgresql+psycopg://fleet@db/fleet?password=hunter2&x=1",
+            "postgresql+psycopg://********@db/fleet?password=********&x=1",
+        ),
+        (
+            "postgresql+psycopg://db/fleet?user=a&password=hunter2",
+            "postgresql+psycopg://db/fleet?user=a&password=********",
+        ),
+        ("sqlite+libsql:////var/lib/fleet/hub.db", "sqlite+libsql:////var/lib/fleet/hub.db"),
+    ],
+)
+def test_a_password_among_the_options_of_a_url_is_not_shown_either(fleet: Fleet, url: str, shown: str) -> None:
+    assert _settings(fleet, FLEET_HUB__DATABASE_URL=url)["hub.database_url"][0] == shown
+
+
+@pytest.mark.parametrize(
+    "url", ["postgresql+psycopg://fleet:hunter2@db/fleet", "postgresql+psycopg://fleet@db/fleet?password=hunter2"]
+)
+def test_a_password_in_fleet_yaml_is_refused_and_told_where_it_belongs(tmp_path: Path, url: str) -> None:
+    (tmp_path / "fleet.yaml").write_text(f"hub: {{database_url: '{url}'}}", encoding="utf-8")
+    done = Fleet(tmp_path).run("config", "check")
+    assert (done.code, "hunter2" in done.err) == (2, False)
+    assert "FLEET_HUB__DATABASE_URL" in done.err
+
+
+def test_a_database_url_without_a_password_may_stand_in_fleet_yaml(tmp_path: Path) -> None:
+    (tmp_path / "fleet.yaml").write_text(
+        "hub: {database_url: 'postgresql+psycopg://db/fleet?passfile=/p'}", encoding="utf-8"
+    )
+    assert Fleet(tmp_path).run("config", "check").code == 0
+
+
 def test_people_get_a_table(fleet: Fleet) -> None:
     lines = fleet.run("config", "show").lines
     assert lines[0].split() == ["setting", "value", "source"]

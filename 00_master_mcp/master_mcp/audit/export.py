@@ -1,8 +1,10 @@
 """Audit rows as JSON lines or CSV, row by row."""
 
 import csv
-from collections.abc import Iterable
-from typing import TextIO
+import io
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Literal, TextIO
 
 import orjson
 
@@ -10,6 +12,25 @@ from master_mcp.audit.search import Entry
 from master_mcp.audit.segments import STORED
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what makes a spreadsheet run a cell
+
+
+CHUNK = 500  # rows
+
+Form = Literal["jsonl", "csv"]
+
+
+def exported(rows: Iterable[Entry], form: Form) -> Iterator[str]:
+    """The rows as text, some hundred at a time."""
+    rows = iter(rows)
+    table = io.StringIO()
+    if form == "csv":
+        csv.writer(table).writerow(STORED)
+    while some := list(islice(rows, CHUNK)):
+        (write_lines if form == "jsonl" else _write_cells)(table, some)
+        yield table.getvalue()
+        table = io.StringIO()
+    if table.tell():
+        yield table.getvalue()
 
 
 def write_lines(file: TextIO, rows: Iterable[Entry]) -> int:
@@ -23,8 +44,12 @@ def write_lines(file: TextIO, rows: Iterable[Entry]) -> int:
 
 def write_csv(file: TextIO, rows: Iterable[Entry]) -> int:
     """A header and one line per row; the number of rows. No text starts like a formula: a quote mark goes before it."""
+    csv.writer(file).writerow(STORED)
+    return _write_cells(file, rows)
+
+
+def _write_cells(file: TextIO, rows: Iterable[Entry]) -> int:
     table = csv.writer(file)
-    table.writerow(STORED)
     count = 0
     for entry in rows:
         table.writerow([_cell(entry[name]) for name in STORED])

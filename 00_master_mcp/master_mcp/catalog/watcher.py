@@ -13,7 +13,7 @@ from fleetkit.errors import FleetError, TimedOut
 from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.settings import SpokeRow
-from fleetkit.store import Store
+from fleetkit.store import Store, upsert
 from master_mcp.catalog.hearing import Hearing, Telling
 from master_mcp.catalog.shelf import Offering, Shelf
 from master_mcp.catalog.tools import Catalog, read_tool
@@ -111,6 +111,11 @@ class Watcher:
         self._told = True
         self._poked.set()
 
+    async def reload(self) -> None:
+        """List the tools now, whatever the spoke says of changes; `health` tells how that went."""
+        self._told = True
+        await self.look()
+
     async def look(self) -> None:
         """One look: is it there, has its list changed? What it offers besides tools decides nothing of its health."""
         listed = False
@@ -141,7 +146,8 @@ class Watcher:
         definitions = await self._spoke.list_tools()
         now = time.time()
         if self._take(definitions):
-            await self._store.write(lambda db: _keep(db, self._spoke.name, definitions, now))
+            row = {"service": self._spoke.name, "listed_at": now, "tools": definitions}
+            await self._store.write(lambda db: upsert(db, table, row))
         self.health.listed_at = now
 
     def _take(self, definitions: list[Mapping[str, Any]]) -> bool:
@@ -170,8 +176,3 @@ class Watcher:
 def backoff(attempt: int) -> float:
     """Seconds before probe number `attempt` (1, 2, ...) of a spoke that is down: 0.2 doubling to 60."""
     return min(FIRST_WAIT_S * 2 ** min(max(attempt - 1, 0), 16), LONGEST_WAIT_S)
-
-
-def _keep(db: sa.Connection, service: str, definitions: list[Mapping[str, Any]], now: float) -> None:
-    db.execute(table.delete().where(table.c.service == service))
-    db.execute(table.insert().values(service=service, listed_at=now, tools=definitions))

@@ -1,5 +1,6 @@
 """`fleet config`: what is set, where it comes from, and whether it holds together."""
 
+import re
 from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
@@ -12,6 +13,7 @@ app = typer.Typer(help="Configuration: check it, show it with its sources.", no_
 
 _SECRET_WORDS = ("password", "secret", "token", "api_key", "passphrase", "pepper")
 MASK = "********"
+_SAID_PASSWORD = re.compile(r"([?&](?:password|sslpassword|authToken)=)[^&]*")
 
 
 @app.command()
@@ -122,7 +124,9 @@ def _shown(path: tuple[str, ...], value: object) -> object:
     if value and not leaf.endswith(("_file", "_path")) and any(word in leaf for word in _SECRET_WORDS):
         text = str(value)
         return text if text.startswith("secret://") else MASK
-    if isinstance(value, str) and "://" in value and "@" in value:
+    if isinstance(value, str) and "://" in value:
         scheme, _, rest = value.partition("://")
-        return f"{scheme}://{MASK}@{rest.rpartition('@')[2]}"
+        login, at, place = rest.rpartition("@")
+        shown = _SAID_PASSWORD.sub(rf"\1{MASK}", place)
+        return f"{scheme}://{MASK if login else ''}{at}{shown}"
     return value

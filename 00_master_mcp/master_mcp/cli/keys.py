@@ -92,12 +92,15 @@ def rotate(
 def _keys() -> Generator[tuple["FleetSettings", "Keys"]]:
     from fleetkit import settings, trust
     from master_mcp.auth.keys import Keys
+    from master_mcp.auth.owner import claim
     from master_mcp.store import open_hub_store
 
     config = settings.load()
     store = open_hub_store(config)
     try:
-        yield config, Keys(store, trust.KeyRing(config.data_dir))
+        ring = trust.KeyRing(config.data_dir)
+        claim(store, ring)
+        yield config, Keys(store, ring)
     finally:
         store.close()
 

@@ -50,6 +50,11 @@ class Proxy:
         self._approvals = approvals
         self._resilience = resilience
 
+    @property
+    def under_way(self) -> int:
+        """How many calls are running now."""
+        return self._resilience.gate.inside
+
     async def call(self, call: ToolCall) -> Message:
         """The spoke's JSON-RPC answer, `result` or `error`. Raises the FleetError that stopped the call."""
         arguments = arguments_of(call.params)

@@ -17,6 +17,7 @@ __all__ = [
     "catalog",
     "decisions",
     "external_servers",
+    "fleet",
     "offers",
     "open_hub_store",
     "quotas",
@@ -127,7 +128,6 @@ approvals = sa.Table(
 
 decisions = sa.Table(
     "decisions",
-    "external_servers",
     metadata,
     sa.Column("approval_id", sa.String, sa.ForeignKey("approvals.id"), primary_key=True),
     sa.Column("decider_id", sa.String, primary_key=True),
@@ -180,6 +180,13 @@ external_servers = sa.Table(
     sa.Column("seen_at", sa.Float),
     sa.Column("reloads", sa.Integer, nullable=False),
     sa.Column("changed", sa.BigInteger, nullable=False),
+)
+
+fleet = sa.Table(
+    "fleet",
+    metadata,
+    sa.Column("name", sa.String, primary_key=True),
+    sa.Column("value", sa.String, nullable=False),
 )
 
 

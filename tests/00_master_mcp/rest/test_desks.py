@@ -1,0 +1,292 @@
+"""Keys, the record of calls, and held calls over REST."""
+
+import csv
+import io
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from gateways import Gateway
+from hubs import running_hub
+
+from fleetkit.errors import Conflict, NotFound, Refused
+from master_mcp.auth.caller import Caller
+from master_mcp.rest import gateway
+from master_mcp.rest.trail import Form
+from master_mcp.store import audit
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+# --- keys -------------------------------------------------------------------------------------------
+
+
+async def test_a_new_key_shows_its_secret_once_and_works_at_once(hub: Gateway):
+    made = await hub.post("/keys", {"name": "builder", "scopes": ["read:os.odd.*"], "expires_s": 60})
+    assert (made.status, made.headers["Cache-Control"]) == (201, "no-store")
+    assert (made.body["key"]["role"], made.body["key"]["state"]) == ("agent", "live")
+    assert made.body["key"]["expires_at"] == pytest.approx(made.body["key"]["created_at"] + 60)
+    assert (await hub.execute("os.odd.look", key=made.body["secret"])).status == 200
+    listed = await hub.get("/keys")
+    assert "builder" in [key["name"] for key in listed.body["keys"]]
+    assert made.body["secret"].rpartition("_")[2] not in str(listed.body)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        ({}, 422, "name: Field required"),
+        ({"name": ""}, 422, "name: "),
+        ({"name": "two words"}, 422, "name: String should match pattern"),
+        ({"name": "x", "role": "king"}, 422, "role: Input should be 'agent' or 'operator'"),
+        ({"name": "x", "scopes": ["everything"]}, 422, "scopes.0: String should match pattern"),
+        ({"name": "x", "scopes": ["manage"]}, 422, "an agent key never manages"),
+        ({"name": "x", "expires_s": -1}, 422, "expires_s: Input should be greater than 0"),
+        ({"name": "client"}, 409, "already named 'client'"),
+    ],
+)
+async def test_a_key_that_cannot_be_is_refused_with_the_reason(
+    hub: Gateway, body: dict[str, Any], status: int, words: str
+):
+    refused = await hub.post("/keys", body)
+    assert refused.status == status
+    assert words in refused.body["message"]
+
+
+async def test_a_rotated_key_leaves_the_old_one_its_overlap(hub: Gateway):
+    old = (await hub.post("/keys", {"name": "turning"})).body["secret"]
+    new = (await hub.post("/keys/turning/rotate", {"overlap_s": 600})).body["secret"]
+    assert [(await hub.execute("os.odd.look", key=one)).status for one in (old, new)] == [200, 200]
+    newest = (await hub.post("/keys/turning/rotate")).body
+    assert [(await hub.execute("os.odd.look", key=one)).status for one in (new, newest["secret"])] == [401, 200]
+    assert newest["key"]["name"] == "turning"
+
+
+@pytest.mark.parametrize("by", ["id", "name"])
+async def test_a_revoked_key_is_refused_from_then_on(hub: Gateway, by: str):
+    made = (await hub.post("/keys", {"name": f"ending-{by}"})).body
+    revoked = await hub.post(f"/keys/{made['key'][by]}/revoke")
+    assert (revoked.status, revoked.body["state"]) == (200, "revoked")
+    assert revoked.body["revoked_at"] is not None
+    assert (await hub.get("/mcp/status", key=made["secret"])).status == 401
+    assert (await hub.post(f"/keys/{made['key'][by]}/revoke")).status == 404
+
+
+async def test_a_revocation_can_be_for_later(hub: Gateway):
+    made = (await hub.post("/keys", {"name": "later"})).body
+    told = await hub.post("/keys/later/revoke", {"after_s": 600})
+    assert (told.body["state"], told.body["revoked_at"] > told.body["created_at"] + 500) == ("live", True)
+    assert (await hub.get("/mcp/status", key=made["secret"])).status == 200
+
+
+async def test_an_operator_cannot_revoke_the_key_it_calls_with(hub: Gateway):
+    for path in ("/keys/admin/revoke", f"/keys/{hub.hub.admin.split('_')[1]}/revoke"):
+        refused = await hub.post(path)
+        assert (refused.status, refused.body["code"]) == (409, "conflict")
+    assert (await hub.get("/keys")).status == 200
+
+
+async def test_a_key_that_expired_is_listed_as_that(hub: Gateway):
+    hub.hub.hub.keys.create("short", expires_s=-1)
+    listed = (await hub.get("/keys")).body["keys"]
+    assert next(key["state"] for key in listed if key["name"] == "short") == "expired"
+
+
+# --- the record of calls ----------------------------------------------------------------------------
+
+
+def _row(number: int, **changes: Any) -> dict[str, Any]:
+    return {
+        "at": 1000.0 + number,
+        "correlation_id": f"{number:032x}",
+        "caller": "anna",
+        "door": "mcp",
+        "service": "odd",
+        "tool": "os.odd.look",
+        "risk": "read",
+        "outcome": "ok",
+        "duration_ms": 1.5,
+        "args_hash": "00",
+        **changes,
+    }
+
+
+RECORD = [
+    _row(1),
+    _row(2, caller="ben"),
+    _row(3, tool="os.odd.wipe", outcome="needs_approval", risk="destroy"),
+    _row(4, tool="os.other.look_up"),
+    _row(5, tool="os.other.lookXup", duration_ms=None, outcome="intent"),
+]
+
+
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", [5, 4, 3, 2, 1]),
+        ("?caller=ben", [2]),
+        ("?tool=os.odd.look", [2, 1]),
+        ("?tool=os.odd.*", [3, 2, 1]),
+        ("?tool=*look_up", [4]),
+        ("?tool=%25", []),
+        ("?outcome=needs_approval", [3]),
+        ("?since=1003", [5, 4, 3]),
+        ("?until=1003", [2, 1]),
+        ("?since=1002&until=1004", [3, 2]),
+        (f"?correlation_id={4:032x}", [4]),
+        ("?caller=anna&tool=os.odd.*&outcome=ok", [1]),
+        ("?limit=2", [5, 4]),
+        ("?limit=2&cursor=4", [3, 2]),
+        ("?caller=nobody", []),
+    ],
+)
+async def test_the_record_is_searched_by_every_field(tmp_path: Path, query: str, found: list[int]):
+    async with running_hub(tmp_path) as running:
+        running.hub.store.write_now(lambda db: db.execute(audit.insert(), RECORD))
+        rows = (await Gateway(running).get(f"/audit{query}")).body["rows"]
+        assert [int(row["correlation_id"], 16) for row in rows] == found
+
+
+async def test_the_whole_record_is_read_page_by_page_without_gap_or_repeat(tmp_path: Path):
+    async with running_hub(tmp_path) as running:
+        running.hub.store.write_now(lambda db: db.execute(audit.insert(), [_row(n) for n in range(1, 8)]))
+        hub = Gateway(running)
+        seen: list[int] = []
+        cursor = "100"
+        while cursor:
+            page = (await hub.get(f"/audit?limit=3&cursor={cursor}")).body
+            seen += [row["seq"] for row in page["rows"]]
+            cursor = page["next_cursor"]
+        assert seen == [7, 6, 5, 4, 3, 2, 1]
+
+
+async def test_a_call_just_made_is_found_with_its_key_and_door(tmp_path: Path):
+    async with running_hub(tmp_path) as running:
+        hub = Gateway(running)
+        done = (await hub.execute("master.listServices", key=hub.agent)).body
+        running.hub.audit.flush().result()
+        found = (await hub.get(f"/audit?correlation_id={done['command_id']}")).body["rows"]
+        assert [(row["caller"], row["door"], row["tool"], row["outcome"]) for row in found] == [
+            (hub.agent.split("_")[1], "rest", "master.listServices", "ok")
+        ]
+
+
+@pytest.mark.parametrize("path", ["/audit/verify", "/audit/export", "/approvals", "/approvals/a1"])
+async def test_a_room_that_this_hub_does_not_have_is_said_not_to_be_there(hub: Gateway, path: str):
+    missing = await hub.get(path)
+    assert (missing.status, missing.body["code"]) == (404, "not_found")
+
+
+# --- rooms plugged in: small ones of the tests' own, for what is tested is how the door hands over ---
+
+
+class Paper:
+    """A Trail over a list of rows."""
+
+    async def verify(self) -> Mapping[str, Any]:
+        return {"ok": False, "rows": 3, "broken": [{"seq": 2, "why": "changed"}]}
+
+    async def export(self, form: Form, since: float | None, until: float | None) -> AsyncIterator[bytes]:
+        if since == 13:
+            raise Conflict("that span is sealed: ask for a later one")
+        for number in range(3):
+            text = f"{number},{since},{until}\r\n" if form == "csv" else json.dumps({"n": number}) + "\n"
+            yield text.encode()
+
+
+class Room:
+    """An approvals room with one held call of `client`, which any operator decides."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, Any] = {"id": "a1", "state": "pending", "tool": "os.odd.wipe"}
+
+    async def list(self, caller: Caller, state: str | None) -> Sequence[Mapping[str, Any]]:
+        return [self.held] if state in (None, self.held["state"]) else []
+
+    async def get(self, caller: Caller, approval_id: str) -> Mapping[str, Any]:
+        if approval_id != self.held["id"]:
+            raise NotFound(f"no approval {approval_id!r}")
+        return self.held
+
+    async def decide(self, caller: Caller, approval_id: str, *, approve: bool, reason: str) -> Mapping[str, Any]:
+        if not caller.manages:
+            raise Refused("an agent decides nothing")
+        state = "approved" if approve else "denied"
+        self.held |= {"state": state, "decisions": [{"by": caller.name, "reason": reason}]}
+        return self.held
+
+    async def redeem(self, caller: Caller, approval_id: str) -> Mapping[str, Any]:
+        if self.held["state"] != "approved":
+            raise Conflict("not approved, or already run")
+        self.held |= {"state": "executed", "result": {"content": []}}
+        return self.held
+
+
+@pytest.fixture
+def plugged(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hubs made in the test have the rooms above."""
+    build = gateway.build
+
+    def with_rooms(*arguments: Any, **rooms: Any) -> Any:
+        return build(*arguments, **{**rooms, "approvals": Room(), "trail": Paper()})
+
+    monkeypatch.setattr(gateway, "build", with_rooms)
+
+
+async def test_a_verification_says_what_the_audit_room_found(tmp_path: Path, plugged: None):
+    async with running_hub(tmp_path) as running:
+        found = await Gateway(running).get("/audit/verify")
+        assert (found.status, found.body) == (
+            200,
+            {"ok": False, "rows": 3, "broken": [{"seq": 2, "why": "changed"}]},
+        )
+
+
+async def test_an_export_comes_in_pieces_as_what_was_asked_for(tmp_path: Path, plugged: None):
+    async with running_hub(tmp_path) as running:
+        hub = Gateway(running)
+        lines = await hub.get("/audit/export")
+        assert (lines.kind, [json.loads(line) for line in (lines.body).splitlines()]) == (
+            "application/x-ndjson",
+            [{"n": 0}, {"n": 1}, {"n": 2}],
+        )
+        table = await hub.get("/audit/export?format=csv&since=1&until=2.5")
+        assert (table.kind, table.headers["Content-Disposition"]) == ("text/csv", 'attachment; filename="audit.csv"')
+        assert list(csv.reader(io.StringIO(table.body)))[2] == ["2", "1.0", "2.5"]
+        refused = await hub.get("/audit/export?since=13")
+        assert (refused.status, refused.body["code"]) == (409, "conflict")
+        assert (await hub.get("/audit/export?format=pdf")).status == 422
+
+
+async def test_a_held_call_is_listed_decided_and_run_once(tmp_path: Path, plugged: None):
+    async with running_hub(tmp_path) as running:
+        hub = Gateway(running)
+        assert (await hub.get("/approvals?state=pending", key=hub.agent)).body["total"] == 1
+        assert (await hub.get("/approvals?state=denied")).body == {"total": 0, "approvals": []}
+        assert (await hub.get("/approvals/a1")).body["tool"] == "os.odd.wipe"
+        assert (await hub.get("/approvals/a2")).status == 404
+        assert (await hub.post("/approvals/a1/redeem", key=hub.agent)).status == 409
+        assert (await hub.post("/approvals/a1/approve", {"reason": "mine"}, key=hub.agent)).status == 403
+        approved = await hub.post("/approvals/a1/approve", {"reason": "planned"})
+        assert (approved.body["state"], approved.body["decisions"][0]) == (
+            "approved",
+            {"by": "admin", "reason": "planned"},
+        )
+        assert (await hub.post("/approvals/a1/redeem", key=hub.agent)).body["state"] == "executed"
+        assert (await hub.post("/approvals/a1/redeem", {}, key=hub.agent)).status == 409
+
+
+async def test_a_denial_needs_no_words(tmp_path: Path, plugged: None):
+    async with running_hub(tmp_path) as running:
+        assert (await Gateway(running).post("/approvals/a1/deny")).body["state"] == "denied"
+
+
+async def test_a_search_asks_the_database_for_no_more_than_a_page(hub: Gateway):
+    statements: list[str] = []
+    engine = hub.hub.hub.store.engine
+    sa.event.listen(engine, "before_cursor_execute", lambda *found: statements.append(found[2]))
+    await hub.get("/audit?limit=5")
+    assert any("LIMIT" in statement for statement in statements)
