@@ -24,8 +24,8 @@ from master_mcp.store import open_hub_store
 def configured(data_dir: Path, **audit: Any) -> FleetSettings:
     """The settings of a hub with these settings of `hub.audit`."""
     config = settings.load(data_dir)
-    given = {"keep_rows": None, **audit}
-    return config.model_copy(update={"hub": config.hub.model_copy(update={"audit": AuditSettings(**given)})})
+    given = AuditSettings.model_validate({"keep_rows": None, **audit})
+    return config.model_copy(update={"hub": config.hub.model_copy(update={"audit": given})})
 
 
 @dataclass
@@ -59,7 +59,9 @@ class Log:
 
     def all(self, what: str) -> list[Any]:
         """One column of the table, in order."""
-        return self.store.read_now(lambda db: list(db.execute(sa.select(table.c[what]).order_by(table.c.seq)).scalars()))
+        return self.store.read_now(
+            lambda db: list(db.execute(sa.select(table.c[what]).order_by(table.c.seq)).scalars())
+        )
 
 
 @contextmanager
@@ -83,5 +85,3 @@ async def committed(audit: Audit, *rows: Row) -> None:
     """Rows, written one after another."""
     for one in rows:
         await audit.commit(one)
-
-
