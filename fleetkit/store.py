@@ -146,7 +146,7 @@ class Store:
                     if not connection.in_transaction():
                         raise InvalidRequestError("a write ended the transaction that it shares with others")
         except SQLAlchemyError as error:
-            problem = _unavailable(self.engine, error)
+            problem = _unavailable(self.engine, _broken_in(error) or error)
             for job in batch:
                 if not job.done.done():
                     job.done.set_exception(problem)
@@ -160,10 +160,19 @@ def _attempt(connection: sa.Connection, job: _Job) -> list[tuple[_Job, Any]]:
         with connection.begin_nested():
             return [(job, job.work(connection))]
     except Exception as error:  # boundary: the job's own error belongs to its caller
-        if isinstance(error, DBAPIError) and _is_broken(error):
+        if _broken_in(error) is not None:
             raise  # the whole batch fails together
         job.done.set_exception(error)
         return []
+
+
+def _broken_in(error: BaseException | None) -> DBAPIError | None:
+    """The database's failure behind an error: a full disk ends the transaction, and then the savepoint is missed."""
+    while isinstance(error, DBAPIError | sqlite3.Error):
+        if isinstance(error, DBAPIError) and _is_broken(error):
+            return error
+        error = error.__context__
+    return None
 
 
 def _is_broken(error: DBAPIError) -> bool:

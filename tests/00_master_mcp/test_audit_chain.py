@@ -38,11 +38,14 @@ def lines(log: Log) -> list[bytes]:
 # --- one chain --------------------------------------------------------------------------------------
 
 
+def fifty(log: Log) -> None:
+    for n in range(50):
+        log.fill(1, n)
+
+
 def test_two_writers_on_one_database_make_one_chain(tmp_path: Path) -> None:
     with opened(configured(tmp_path)) as one, opened(configured(tmp_path)) as two:
-        threads = [
-            threading.Thread(target=lambda log=log: [log.fill(1) for _ in range(50)], daemon=True) for log in (one, two)
-        ]
+        threads = [threading.Thread(target=fifty, args=[log], daemon=True) for log in (one, two)]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -94,7 +97,7 @@ def test_the_arguments_of_a_call_leave_names_and_sizes_behind(tmp_path: Path) ->
     )
     assert shape_of({f"key{n}": n for n in range(20)}) is not None
     assert '"...":"4"' in str(shape_of({f"key{n}": n for n in range(20)}))
-    assert [shape_of(nothing) for nothing in ({}, None, [1])] == [None, None, None]
+    assert (shape_of({}), shape_of(None), shape_of([1])) == (None, None, None)
 
 
 def test_an_event_has_the_shape_of_a_row(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """No record, no change: what a running hub does while its audit cannot be written."""
 
+import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncGenerator
@@ -37,21 +38,25 @@ class Watched:
     async def change(self) -> tuple[bool, str]:
         """Whether a change worked, and what the caller was told."""
         result = await call(self.hub, "os_odd_change")
-        return not result["isError"], text_of(result)
+        return not result.get("isError"), text_of(result)
 
     async def destroy(self) -> tuple[bool, str]:
         """The same for an operator who destroys."""
         result = await call(self.hub, "os_odd_destroy", key=self.hub.admin)
-        return not result["isError"], text_of(result)
+        return not result.get("isError"), text_of(result)
 
     async def read(self) -> bool:
         """Whether a read worked."""
-        return not (await call(self.hub, "os_odd_read"))["isError"]
+        return not (await call(self.hub, "os_odd_read")).get("isError")
 
     def every_connection(self, pragma: str) -> None:
         """Have each connection of the hub's database begin with a pragma, from now on."""
         engine = self.hub.hub.store.engine
-        event.listen(engine, "connect", lambda connection, _: connection.execute(f"PRAGMA {pragma}").close())
+
+        def begin(connection: sqlite3.Connection, _record: object) -> None:
+            connection.execute(f"PRAGMA {pragma}").close()
+
+        event.listen(engine, "connect", begin)
         engine.dispose()
 
 
