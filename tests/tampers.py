@@ -1,6 +1,7 @@
 """A log in memory and every way to tamper with it that needs no key: thousands of copies cost little."""
 
 import gzip
+import hashlib
 import random
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
@@ -234,6 +235,62 @@ def remove_a_segment(rng: Random, copy: Copy) -> Tampered:
 def exchange_segments(rng: Random, copy: Copy) -> Tampered:
     one, two = sorted(rng.sample(sorted(copy.files), 2))
     return replace(copy, files={**copy.files, one: copy.files[two], two: copy.files[one]}), 0
+
+
+# --- with the key -----------------------------------------------------------------------------------
+
+
+def signed(copy: Copy, keys: ChainKeys, head: Head, lines: Sequence[str]) -> Copy:
+    """A head and checkpoints whose signatures are good."""
+    return replace(copy, head=head, signature=keys.head_signature(head), checkpoints=tuple(lines))
+
+
+def forge_the_last_rows(copy: Copy, keys: ChainKeys) -> Copy:
+    """The last 150 rows and every checkpoint about them written anew: in the database all is right."""
+    kept, mac, rows = copy.rows[:-150], copy.rows[-151][-1], list[Row]()
+    for row in copy.rows[-150:]:
+        forged = (*row[:3], "somebody else", *row[4:-1])
+        mac = keys.link(mac, forged)
+        rows.append((*forged, mac))
+    macs = {row[0]: row[-1] for row in rows}
+    bodies = [keys.read_line(line) or {} for line in copy.checkpoints]
+    lines = [keys.line({**body, "mac": macs.get(body["seq"], body["mac"])}) for body in bodies]
+    forged_copy = replace(copy, rows=(*kept, *rows))
+    return signed(forged_copy, keys, replace(copy.head, mac=mac), lines)
+
+
+def leave_out_the_row_of_a_checkpoint(copy: Copy, keys: ChainKeys) -> Copy:
+    """The row that the last checkpoint is about renumbered away, and chained again."""
+    mac = copy.rows[-2][-1]
+    last = (copy.rows[-1][0] + 1, *copy.rows[-1][1:-1])
+    mac = keys.link(mac, last)
+    head = replace(copy.head, seq=last[0], mac=mac)
+    return signed(replace(copy, rows=(*copy.rows[:-1], (*last, mac))), keys, head, copy.checkpoints)
+
+
+def add_a_row_behind_the_head(copy: Copy, keys: ChainKeys) -> Copy:
+    row = (copy.rows[-1][0] + 1, *copy.rows[-1][1:-1])
+    return replace(copy, rows=(*copy.rows, (*row, keys.link(copy.rows[-1][-1], row))))
+
+
+def take_a_checkpoint_of_another_chain(copy: Copy, keys: ChainKeys) -> Copy:
+    body = keys.read_line(copy.checkpoints[-1]) or {}
+    lines = (*copy.checkpoints[:-1], keys.line({**body, "chain": "another"}))
+    assert copy.anchor is not None
+    return replace(copy, checkpoints=lines, anchor=copy.anchor[:-1])
+
+
+def seal_a_shorter_segment(copy: Copy, keys: ChainKeys) -> Copy:
+    """A segment without its last row, sealed as if it had it, in database and anchor."""
+    bodies = [keys.read_line(line) or {} for line in copy.checkpoints]
+    at = next(n for n, body in enumerate(bodies) if body["kind"] == "seal")
+    file = bodies[at]["file"]
+    lines = gzip.decompress(copy.files[file]).splitlines(keepends=True)
+    data = gzip.compress(b"".join(lines[:-1]), 1, mtime=0)
+    bodies[at] = {**bodies[at], "sha256": hashlib.sha256(data).hexdigest()}
+    checkpoints = tuple(keys.line(body) for body in bodies)
+    anchor = tuple(line.encode() for line in checkpoints)
+    return replace(copy, checkpoints=checkpoints, anchor=anchor, files={**copy.files, file: data})
 
 
 # The share of each among ten thousand.

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+import tampers
 from audits import Log, configured, opened
 from commands import Fleet
 from tampers import KINDS, Copy, Tamper
@@ -83,6 +84,24 @@ def test_each_kind_of_tamper_is_found_from_the_first_row_on(log: tuple[Copy, Cha
     copy, keys = log
     tampered, _ = kind(random.Random(1), copy)
     assert examine(tampered.evidence(), keys).problem
+
+
+@pytest.mark.parametrize(
+    ("forge", "problem"),
+    [
+        (tampers.forge_the_last_rows, "the log was written anew from row"),
+        (tampers.leave_out_the_row_of_a_checkpoint, "a checkpoint was signed at row 12700, which does not exist"),
+        (tampers.add_a_row_behind_the_head, "there are rows after 12700, the last that was written"),
+        (tampers.take_a_checkpoint_of_another_chain, "a checkpoint belongs to another chain"),
+        (tampers.seal_a_shorter_segment, "000001.jsonl.gz ends at row 1999 instead of 2000"),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_who_has_the_key_but_not_the_anchor_is_found(
+    log: tuple[Copy, ChainKeys], forge: Callable[[Copy, ChainKeys], Copy], problem: str
+) -> None:
+    copy, keys = log
+    assert problem in str(examine(forge(copy, keys).evidence(), keys).problem)
 
 
 def tamper_and_check(kind: Tamper, rng: random.Random, copy: Copy, keys: ChainKeys) -> str | None:
