@@ -71,6 +71,15 @@ def immediate(engine: sa.Engine) -> sa.Engine:
     return engine.execution_options(immediate=True)
 
 
+def broken_in(error: BaseException | None) -> DBAPIError | None:
+    """The database's failure behind an error: a full disk ends the transaction, and then the savepoint is missed."""
+    while isinstance(error, DBAPIError | sqlite3.Error):
+        if isinstance(error, DBAPIError) and is_broken(error):
+            return error
+        error = error.__context__
+    return None
+
+
 def is_broken(error: DBAPIError) -> bool:
     """Whether the database failed, rather than this statement."""
     if error.connection_invalidated:

@@ -141,7 +141,7 @@ class Store:
                     if not connection.in_transaction():
                         raise InvalidRequestError("a write ended the transaction that it shares with others")
         except SQLAlchemyError as error:
-            problem = engines.unavailable(self.engine, error)
+            problem = engines.unavailable(self.engine, engines.broken_in(error) or error)
             for job in batch:
                 if not job.done.done():
                     job.done.set_exception(problem)
@@ -155,7 +155,7 @@ def _attempt(connection: sa.Connection, job: _Job) -> list[tuple[_Job, Any]]:
         with connection.begin_nested():
             return [(job, job.work(connection))]
     except Exception as error:  # boundary: the job's own error belongs to its caller
-        if isinstance(error, DBAPIError) and engines.is_broken(error):
+        if engines.broken_in(error) is not None:
             raise  # the whole batch fails together
         repeatable = isinstance(error, DBAPIError) and engines.may_be_repeated(error)
         job.done.set_exception(engines.unavailable(connection.engine, error) if repeatable else error)

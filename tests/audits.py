@@ -24,8 +24,8 @@ from master_mcp.store import open_hub_store
 def configured(data_dir: Path, **audit: Any) -> FleetSettings:
     """The settings of a hub with these settings of `hub.audit`."""
     config = settings.load(data_dir)
-    given = {"keep_rows": None, **audit}
-    return config.model_copy(update={"hub": config.hub.model_copy(update={"audit": AuditSettings(**given)})})
+    given = AuditSettings.model_validate({"keep_rows": None, **audit})
+    return config.model_copy(update={"hub": config.hub.model_copy(update={"audit": given})})
 
 
 @dataclass

@@ -11,7 +11,7 @@ import master_mcp.audit
 from fleetkit import settings
 from fleetkit.errors import OverBudget, Unavailable
 from fleetkit.store import Store
-from master_mcp.audit import Audit, Row
+from master_mcp.audit import Audit, Row, open_audit
 from master_mcp.store import audit as table
 from master_mcp.store import open_hub_store
 
@@ -23,6 +23,11 @@ def store(tmp_path: Path) -> Iterator[Store]:
     opened.close()
 
 
+@pytest.fixture
+def log(tmp_path: Path, store: Store) -> Audit:
+    return open_audit(store, settings.load(tmp_path))
+
+
 def row(tool: str) -> Row:
     return Row("c", "k", "mcp", "linux_cli", tool, "read", "ok", "hash")
 
@@ -31,44 +36,40 @@ def tools(store: Store) -> list[str]:
     return store.read_now(lambda db: list(db.execute(sa.select(table.c.tool).order_by(table.c.seq)).scalars()))
 
 
-async def test_a_committed_row_is_on_disk(store: Store) -> None:
-    await Audit(store).commit(row("os.linux.readFile"))
+async def test_a_committed_row_is_on_disk(log: Audit, store: Store) -> None:
+    await log.commit(row("os.linux.readFile"))
     assert tools(store) == ["os.linux.readFile"]
 
 
-async def test_a_burst_of_rows_keeps_its_order_and_loses_none(store: Store) -> None:
-    log = Audit(store)
+async def test_a_burst_of_rows_keeps_its_order_and_loses_none(log: Audit, store: Store) -> None:
     names = [f"tool{n}" for n in range(2000)]
     written = [log.append(row(name)) for name in names]
     await asyncio.gather(*map(asyncio.wrap_future, written))
     assert tools(store) == names
 
 
-async def test_a_noted_row_reaches_the_disk_although_nobody_waits_for_it(store: Store) -> None:
-    Audit(store).note(row("os.linux.readFile"))
+async def test_a_noted_row_reaches_the_disk_although_nobody_waits_for_it(log: Audit, store: Store) -> None:
+    log.note(row("os.linux.readFile"))
     while not tools(store):
         await store.write(lambda _db: None)
     assert tools(store) == ["os.linux.readFile"]
 
 
-async def test_a_noted_row_is_written_before_a_later_one_that_is_waited_for(store: Store) -> None:
-    log = Audit(store)
+async def test_a_noted_row_is_written_before_a_later_one_that_is_waited_for(log: Audit, store: Store) -> None:
     log.note(row("first"))
     await log.commit(row("second"))
     assert tools(store) == ["first", "second"]
 
 
-async def test_noted_rows_are_on_disk_after_a_flush(store: Store) -> None:
-    log = Audit(store)
+async def test_noted_rows_are_on_disk_after_a_flush(log: Audit, store: Store) -> None:
     log.note(row("first"))
     log.note(row("second"))
     await asyncio.wrap_future(log.flush())
     assert tools(store) == ["first", "second"]
 
 
-async def test_noted_rows_are_bounded_too(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_noted_rows_are_bounded_too(log: Audit, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(master_mcp.audit, "PENDING", 1)  # 20,000 rows would only take longer
-    log = Audit(store)
     log.note(row("tool"))
     with pytest.raises(OverBudget, match="cannot keep up"):
         log.note(row("one too many"))
@@ -76,9 +77,11 @@ async def test_noted_rows_are_bounded_too(store: Store, monkeypatch: pytest.Monk
     assert tools(store) == ["tool"]
 
 
-async def test_rows_waiting_for_a_stuck_disk_are_bounded(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_rows_waiting_for_a_stuck_disk_are_bounded(
+    log: Audit, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(master_mcp.audit, "PENDING", 3)  # 20,000 rows would only take longer
-    log, stuck = Audit(store), asyncio.Event()
+    stuck = asyncio.Event()
     loop = asyncio.get_running_loop()
     block = store.submit(lambda db: asyncio.run_coroutine_threadsafe(stuck.wait(), loop).result())
     for n in range(3):
@@ -91,7 +94,7 @@ async def test_rows_waiting_for_a_stuck_disk_are_bounded(store: Store, monkeypat
     assert tools(store) == ["tool0", "tool1", "tool2", "tool3"]
 
 
-async def test_a_row_that_cannot_be_written_is_an_error_for_who_waits(store: Store) -> None:
+async def test_a_row_that_cannot_be_written_is_an_error_for_who_waits(log: Audit, store: Store) -> None:
     store.write_now(lambda db: db.exec_driver_sql("DROP TABLE audit"))
     with pytest.raises(Unavailable, match="audit log cannot be written"):
-        await Audit(store).commit(row("os.linux.writeFile"))
+        await log.commit(row("os.linux.writeFile"))

@@ -545,3 +545,17 @@ def test_a_file_of_another_kind_fails_its_check(tmp_path: Path):
     (tmp_path / "letter.db").write_text("no database\n" * 100, encoding="utf-8")
     with pytest.raises(Unavailable, match="not a database"):
         quick_check(tmp_path / "letter.db")
+
+
+async def test_a_full_disk_fails_the_whole_batch_and_is_named(store: Store):
+    def fill(db: sa.Connection) -> None:
+        db.exec_driver_sql("PRAGMA max_page_count = 1")
+        db.execute(sa.text("INSERT INTO thing (word) VALUES (:word)"), {"word": "x" * 100_000})
+
+    gate = Gate(store)
+    before, full, after = store.submit(insert("before")), store.submit(fill), store.submit(insert("after"))
+    gate.open()
+    for one in (before, full, after):
+        with pytest.raises(Unavailable, match=r"is full.*free disk space"):
+            await asyncio.wrap_future(one)
+    assert await store.read(words) == []

@@ -66,8 +66,9 @@ class Audit:
 
     def append(self, row: Row) -> "Future[None]":
         """Queue a row; the future resolves when it is committed. Raises OverBudget when the disk lags behind."""
-        self._queue(row)
-        return self.flush()
+        with self._lock:  # the row is written by this flush, or fails with it
+            self._queue(row)
+            return self.flush()
 
     def event(
         self,
@@ -188,6 +189,8 @@ class Audit:
             return
         self._metrics.audit_failures.inc()
         with self._lock:
+            if self._flush is flush:  # it never ran: what it should have written is still waiting
+                self._flush, taken, self._waiting = None, self._waiting, []
             self._waiting[:0] = [values for values in taken if values["outcome"] != INTENT]
         log.error("audit.write.failed", reason=str(problem).splitlines()[0])
 

@@ -6,6 +6,7 @@ It is what finds a log that was cut, or rolled back, together with its checkpoin
 import fcntl
 import os
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from fleetkit.errors import Conflict, Unavailable
@@ -72,11 +73,10 @@ def read_anchor(path: Path) -> Anchored | None:
 
 def whole_lines(raw: bytes) -> Anchored:
     """Lines that end; of two where the first is the beginning of the second, a crash explains the first."""
-    *lines, _rest = raw.split(b"\n")
-    following = [*lines[1:], _rest]
+    parts = raw.split(b"\n")
     whole: list[bytes] = []
     broken = 0
-    for line, after in zip(lines, following, strict=True):
+    for line, after in pairwise(parts):
         if line.endswith(b"}"):
             whole.append(line)
         elif not after.startswith(line):

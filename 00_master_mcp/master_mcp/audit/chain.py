@@ -9,7 +9,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -21,6 +21,15 @@ from master_mcp.audit.rows import COLUMNS, canonical
 from master_mcp.store import audit, audit_chain, audit_checkpoints
 
 PAGE = 1000
+
+# Built once: every flush runs these.
+_INSERT = audit.insert()
+_HEAD = sa.select(audit_chain).where(audit_chain.c.id == 1).with_for_update()
+_PUT = sa.text(
+    "UPDATE audit_chain SET chain = :chain, seq = :seq, mac = :mac, checkpoints = :checkpoints, "
+    "checkpoint_seq = :checkpoint_seq, checkpoint_at = :checkpoint_at, anchored = :anchored, signature = :signature "
+    "WHERE id = 1"
+)
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ class ChainKeys:
 
     def head_signature(self, head: Head) -> str:
         """What must stand beside this head."""
-        return self.sign(b"head " + orjson.dumps(astuple(head)))
+        return self.sign(b"head " + orjson.dumps(list(vars(head).values())))
 
     def line(self, body: Mapping[str, Any]) -> str:
         """A checkpoint as the signed line that database and anchor hold."""
@@ -107,7 +116,7 @@ class Chain:
             seq += 1
             row["seq"] = seq
             mac = row["mac"] = self.keys.link(mac, [row[name] for name in COLUMNS])
-        db.execute(audit.insert(), rows)
+        db.execute(_INSERT, rows)
         head = replace(head, seq=seq, mac=mac)
         if seq - head.checkpoint_seq >= self._checkpoint_rows:
             head = self._checkpoint(db, head, "rows", {})
@@ -156,8 +165,7 @@ class Chain:
         return head if "seq" in about else replace(head, checkpoint_seq=head.seq, checkpoint_at=now)
 
     def _put(self, db: sa.Connection, head: Head) -> None:
-        values = {**vars(head), "signature": self.keys.head_signature(head)}
-        db.execute(audit_chain.update().where(audit_chain.c.id == 1).values(values))
+        db.execute(_PUT, {**vars(head), "signature": self.keys.head_signature(head)})
 
 
 def head_of(stored: Mapping[str, Any]) -> Head:
@@ -175,7 +183,7 @@ def checkpoint_lines(db: sa.Connection, kind: str | None = None, after: int = 0)
 
 def _stored(db: sa.Connection) -> Mapping[str, Any]:
     """The head's row; locked where the database locks rows, SQLite has locked itself at BEGIN."""
-    found = db.execute(sa.select(audit_chain).where(audit_chain.c.id == 1).with_for_update()).mappings().first()
+    found = db.execute(_HEAD).mappings().first()
     if found is None:
         raise Unavailable("the audit log's head is gone: restore a backup of the hub's database")
     return dict(found)

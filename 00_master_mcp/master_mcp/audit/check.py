@@ -103,8 +103,7 @@ class _Check:
         self._marks = {int(body["seq"]): str(body["mac"]) for body in bodies}
         start = max((seq for seq in self._marks if seq <= self._since), default=0)
         self.begin = self.last = start
-        mac = self._marks[start] if start else self._keys.genesis(head.chain)
-        self._rows_of_all(bodies, start, mac)
+        self._rows_of_all(bodies, start)
         unmet = [seq for seq in self._marks if seq > start and seq not in self._met]
         if unmet:
             raise _Bad(f"a checkpoint was signed at row {min(unmet)}, which does not exist", min(unmet))
@@ -166,62 +165,73 @@ class _Check:
 
     # --- rows -------------------------------------------------------------------------------------
 
-    def _rows_of_all(self, bodies: Sequence[Body], start: int, mac: str) -> None:
-        head = self._evidence.head
+    def _rows_of_all(self, bodies: Sequence[Body], start: int) -> None:
+        """The table first: it is what somebody with the database in his hands would touch."""
+        segments = [sealed_of(body) for body in bodies if body["kind"] == "seal" and body["seq"] > start]
+        for sealed in segments:
+            self._data(sealed, start)
         dropped = max((int(body["seq"]) for body in bodies if body["kind"] == "drop"), default=0)
         table = iter(self._evidence.table(start))
         first = next(table, None)
-        edge = first[0] if first is not None and first[0] <= dropped else 0
-        before: str | None = None
-        for sealed in (sealed_of(body) for body in bodies if body["kind"] == "seal"):
-            if sealed.seq > start:
-                before = self._segment(sealed, start, mac, edge) or before
         if first is None:
-            self._end(max(dropped, start), head)
-            return
-        floor = max(dropped, start)
-        previous = before if edge else self._marks[floor] if floor else self._keys.genesis(head.chain)
-        self.last = first[0] - 1 if edge else floor
-        self._walk(joined([first], table), previous or "")
-        self._end(self.last, head)
+            self._end(max(dropped, start))
+        else:
+            self.last, previous = self._before(first[0], max(dropped, start), segments)
+            self._walk(joined([first], table), previous)
+            self._end(self.last)
+        edge = self._evidence.head.seq + 1 if first is None else first[0]
+        for sealed in segments:
+            self._walk_segment(sealed, start, edge)
 
-    def _segment(self, sealed: Sealed, start: int, mac: str, edge: int) -> str | None:
-        """Check one file; gives the MAC before row `edge` when that is in it."""
+    def _before(self, first: int, floor: int, segments: Sequence[Sealed]) -> tuple[int, str]:
+        """Number and MAC of the row before the table's first, which a deletion that was cut short may have left."""
+        if first > floor:
+            return floor, self._mac_at(floor)
+        for sealed in (one for one in segments if one.seq >= first):
+            previous = sealed.previous
+            for row in file_rows(self._data(sealed, 0)):
+                if row[0] == first:
+                    return first - 1, previous
+                previous = row[-1]
+        raise _Bad(f"row {first} is in the table, but was never sealed", first)
+
+    def _mac_at(self, seq: int) -> str:
+        return self._marks[seq] if seq else self._keys.genesis(self._evidence.head.chain)
+
+    def _data(self, sealed: Sealed, start: int) -> bytes:
+        """The bytes of a segment's file, which must be the one that was sealed."""
         data = self._evidence.segment(sealed.file)
+        first = max(sealed.first, start + 1)
         if data is None:
-            raise _Bad(f"the segment file {sealed.file} is missing: put it back", sealed.first)
+            raise _Bad(f"the segment file {sealed.file} is missing: put it back", first)
         if not segment_is_whole(data, sealed):
-            raise _Bad(f"the segment file {sealed.file} was changed", sealed.first)
-        self.segments += 1
-        rows = file_rows(data)
+            raise _Bad(f"the segment file {sealed.file} was changed", first)
+        return data
+
+    def _walk_segment(self, sealed: Sealed, start: int, edge: int) -> None:
+        """Follow the chain through a segment, and count what is not in the table, which begins at row `edge`."""
         inside = sealed.first <= start
-        previous = mac if inside else sealed.previous
-        if inside:
-            rows = (row for row in rows if row[0] > start)
+        previous = self._mac_at(start) if inside else sealed.previous
         self.last = start if inside else sealed.first - 1
-        before = self._walk(rows, previous, edge)
+        self._walk((row for row in file_rows(self._data(sealed, start)) if row[0] > start), previous, edge)
+        self.segments += 1
         if self.last != sealed.seq:
             raise _Bad(f"the segment file {sealed.file} ends at row {self.last} instead of {sealed.seq}", self.last + 1)
-        return before
 
-    def _walk(self, rows: Iterable[Values], previous: str, edge: int = 0) -> str | None:
-        """Follow the chain over rows; gives the MAC before row `edge`."""
+    def _walk(self, rows: Iterable[Values], previous: str, edge: int | None = None) -> None:
+        """Follow the chain over rows, and count those before row `edge`."""
         link, marks, met = self._keys.link, self._marks, self._met
-        before: str | None = None
         for row in rows:
             seq = row[0]
-            if seq == edge:
-                before = previous
             mac = link(previous, row[:-1])
             if mac != row[-1] or marks.get(seq, mac) != mac:
                 raise self._broken(seq)
             if seq in marks:
                 met.add(seq)
             previous, self.last = mac, seq
-            self.rows += 1
+            self.rows += edge is None or seq < edge
             if not self.rows % TOLD_EVERY:
                 self._progress(self.rows, self._evidence.head.seq - self.begin)
-        return before
 
     def _broken(self, seq: int) -> _Bad:
         if seq > self.last + 1:
@@ -229,7 +239,8 @@ class _Check:
             return _Bad(f"{missing} before row {seq}: removed", self.last + 1)
         return _Bad(f"row {seq} was changed, or put in the place of another", seq)
 
-    def _end(self, last: int, head: Head) -> None:
+    def _end(self, last: int) -> None:
+        head = self._evidence.head
         if last < head.seq:
             raise _Bad(f"the rows after {last} are missing: {head.seq} were written", last + 1)
         if last > head.seq:

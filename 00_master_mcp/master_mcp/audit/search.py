@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +70,7 @@ def search(store: Store, config: FleetSettings, query: Query, limit: int = 100) 
 
     Raises Unavailable when a segment file that is needed is missing.
     """
-    found: list[Entry] = []
-    for entry in _newest_first(store, config, query):
-        if len(found) == limit:
-            break
-        found.append(entry)
-    return found
+    return list(islice(_newest_first(store, config, query), limit))
 
 
 def entries(store: Store, config: FleetSettings, query: Query | None = None) -> Iterator[Entry]:
