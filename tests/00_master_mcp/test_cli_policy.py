@@ -1,29 +1,54 @@
 """`fleet policy`: whether the rules are good, and what they say of a call, with the hub running or stopped."""
 
+import asyncio
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import processes
 import pytest
 import yaml
-from commands import Fleet
-from hubs import write_policy
+from commands import Done, Fleet
+from hubs import running_hub, settle, write_policy
 from policies import rule, write
 
-CMDB = {"cmdb": {"number": 12, "namespace": "cmdb"}}
+from master_mcp.cli import main
+
+SPOKES = {"cmdb": {"number": 12, "namespace": "cmdb"}, "linux_cli": {"number": 1, "namespace": "os.linux"}}
+
+Run = Callable[..., Done]
+
+
+async def _run_once(data_dir: Path) -> None:
+    async with running_hub(data_dir, SPOKES) as hub:
+        await settle(hub, "cmdb", "linux_cli", "master")
+        hub.hub.keys.create("boss", "operator", groups=["dba"])
+        hub.hub.keys.create("reader", scopes=["read:cmdb.*"])
 
 
 @pytest.fixture(scope="module")
-def stopped(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    """A fleet whose hub ran once and is stopped; only its database is left to ask."""
-    data_dir: Path = tmp_path_factory.mktemp("fleet")
-    with processes.hub(data_dir, CMDB):
-        pass
-    fleet = Fleet(data_dir)
-    fleet.run("keys", "create", "boss", "--role", "operator", "--group", "dba")
-    fleet.run("keys", "create", "reader", "--scope", "read:cmdb.*")
-    write_policy(data_dir, {"rules": RULES})
-    return fleet
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a hub leaves that ran once and is stopped: its database is all that there is to ask."""
+    found = tmp_path_factory.mktemp("fleet")
+    asyncio.run(_run_once(found))
+    write_policy(found, {"rules": RULES})
+    return found
+
+
+@pytest.fixture
+def fleet(data_dir: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """`fleet policy ...` in this process: a process each takes seconds on a busy machine."""
+    monkeypatch.setenv("FLEET_DATA_DIR", str(data_dir))
+    monkeypatch.setenv("NO_COLOR", "1")
+
+    def run(*words: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["fleet", "policy", *words])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capsys.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return run
 
 
 RULES: list[dict[str, Any]] = [
@@ -39,8 +64,8 @@ def outcomes(data: Any) -> dict[str, str]:
     return {one["rule"].partition(": ")[2]: one["outcome"] for one in data["rules"]}
 
 
-def test_a_call_is_explained_with_every_rule_and_the_one_that_decides(stopped: Fleet) -> None:
-    done = stopped.run("policy", "explain", "cmdb.upsertCi", "name=test1", "--json")
+def test_a_call_is_explained_with_every_rule_and_the_one_that_decides(fleet: Run) -> None:
+    done = fleet("explain", "cmdb.upsertCi", "name=test1", "--json")
     assert done.code == 0, done.err
     assert (done.data["answer"], done.data["verdict"]["rule"]) == ("allow", "tests.yaml: test names")
     assert (done.data["tool"], done.data["risk"], done.data["key"]) == ("cmdb.upsertCi", "change", "client")
@@ -72,23 +97,23 @@ def test_a_call_is_explained_with_every_rule_and_the_one_that_decides(stopped: F
         (("master.listTools", "--door", "rest"), "allow", "default.yaml: agents look"),
     ],
 )
-def test_the_answer_and_what_decided_it(stopped: Fleet, words: tuple[str, ...], answer: str, decided: str) -> None:
-    data = stopped.run("policy", "explain", *words, "--json").data
+def test_the_answer_and_what_decided_it(fleet: Run, words: tuple[str, ...], answer: str, decided: str) -> None:
+    data = fleet("explain", *words, "--json").data
     assert (data["answer"], data["verdict"]["rule"]) == (answer, decided)
 
 
-def test_people_read_the_answer_first_then_the_reason_then_the_rules(stopped: Fleet) -> None:
-    done = stopped.run("policy", "explain", "cmdb.upsertCi", "name=root")
+def test_people_read_the_answer_first_then_the_reason_then_the_rules(fleet: Run) -> None:
+    done = fleet("explain", "cmdb.upsertCi", "name=root")
     assert done.lines[0] == "deny: cmdb.upsertCi (change) for key client [agents; change:*]"
     assert done.lines[1] == "Decided by tests.yaml: never the root: ask first"
     assert any("never the root" in line and line.endswith("decides") for line in done.lines[2:])
     assert done.lines[-1] == "Counted by tests.yaml: slowly (limit 60 per minute by key)"
 
 
-def test_a_condition_that_fails_is_explained_in_jqs_own_words(stopped: Fleet) -> None:
-    done = stopped.run("policy", "explain", "cmdb.upsertCi", "name=test", 'attributes={"a": 1}', "--json")
+def test_a_condition_that_fails_is_explained_in_jqs_own_words(fleet: Run) -> None:
+    done = fleet("explain", "cmdb.upsertCi", "name=test", 'attributes={"a": 1}', "--json")
     assert outcomes(done.data)["test names"] == "decides"
-    done = stopped.run("policy", "explain", "cmdb.upsertCi", "--json")
+    done = fleet("explain", "cmdb.upsertCi", "--json")
     assert outcomes(done.data)["test names"].startswith("its condition fails on this call (jq: startswith()")
     assert done.data["answer"] == "confirm"
 
@@ -102,36 +127,36 @@ def test_a_condition_that_fails_is_explained_in_jqs_own_words(stopped: Fleet) ->
         (("cmdb.upsertCi", "name"), 2, "'name' is not KEY=VALUE"),
     ],
 )
-def test_what_cannot_be_explained_is_one_clear_line(
-    stopped: Fleet, words: tuple[str, ...], code: int, reason: str
-) -> None:
-    done = stopped.run("policy", "explain", *words)
+def test_what_cannot_be_explained_is_one_clear_line(fleet: Run, words: tuple[str, ...], code: int, reason: str) -> None:
+    done = fleet("explain", *words)
     assert (done.code, done.out) == (code, "")
     assert done.err.startswith("fleet: ")
     assert reason in done.err
 
 
-def test_a_tool_that_judges_its_arguments_shows_how_far_it_may_go_alone(tmp_path: Path) -> None:
-    with processes.hub(tmp_path, {"linux_cli": {"number": 1, "namespace": "os.linux"}}):
-        write_policy(tmp_path, {})
-        done = Fleet(tmp_path).run("policy", "explain", "os.linux.runCommand", "command=ls")
-    assert done.lines[0].startswith("approve(1, operators): os.linux.runCommand (destroy)")
+def test_a_tool_that_judges_its_arguments_shows_how_far_it_may_go_alone(fleet: Run) -> None:
+    done = fleet("explain", "os.linux.runCommand", "command=ls")
+    assert done.lines[0] == "approve(1, operators): os.linux.runCommand (destroy) for key client [agents; change:*]"
     assert "The tool judges its arguments; with these it may run alone up to: read" in done.lines
 
 
-def test_a_good_policy_is_shown_with_its_warnings(stopped: Fleet) -> None:
-    done = stopped.run("policy", "check")
+def test_a_good_policy_is_shown_with_its_warnings(fleet: Run) -> None:
+    done = fleet("check")
     assert done.code == 0
     assert done.lines[-1] == "The policy is good: 9 rules in tests.yaml, default.yaml."
     assert "warning: tests.yaml, rule 'what is lost': it needs 2 of 'dba' to approve" in done.err
-    assert stopped.run("policy", "check", "--json").data["files"] == ["tests.yaml", "default.yaml"]
+    assert fleet("check", "--json").data["files"] == ["tests.yaml", "default.yaml"]
 
 
-def test_a_fleet_that_never_ran_is_checked_too_and_is_left_without_a_database(tmp_path: Path) -> None:
+def test_a_fleet_that_never_ran_is_checked_too_and_is_left_without_a_database(
+    fleet: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FLEET_DATA_DIR", str(tmp_path))
     write(tmp_path / "policies", mine=[rule("allow"), rule("confirm", "hidden", tools="os.lunix.*")])
-    done = Fleet(tmp_path).run("policy", "check", "--json")
+    done = fleet("check", "--json")
     assert done.code == 0
     assert "mine.yaml, rule 'hidden': it never decides, because mine.yaml: one answers all" in done.data["warnings"][0]
+    assert len(done.data["warnings"]) == 6  # the shipped ones below it too, and of tools nothing is known
     assert not (tmp_path / "hub.db").exists()
 
 

@@ -249,6 +249,8 @@ async def test_a_worker_that_does_not_start_is_said(
 
 
 async def test_without_the_package_it_is_said(jq: Jq, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda _name: None)  # it is installed here
+    def nothing(_name: str) -> None: ...
+
+    monkeypatch.setattr(module.importlib.util, "find_spec", nothing)  # it is installed here
     with pytest.raises(Unavailable, match="jq is not installed"):
         await jq.evaluate("1", None)
