@@ -304,6 +304,15 @@ async def test_a_condition_that_cannot_be_judged_counts_as_the_stricter_outcome(
     assert found == expected
 
 
+async def test_a_condition_that_holds_does_not_hide_a_stricter_one_above_it_that_cannot_be_judged(
+    tmp_path: Path,
+) -> None:
+    rules = [rule("confirm", "doubtful", when="input"), rule("allow", "certain", when="true")]
+    assert (await verdict_of(tmp_path, rules, ask())).rule == "mine.yaml: doubtful"
+    rules.insert(1, rule("approve", "certain before", when="true"))
+    assert (await verdict_of(tmp_path, rules, ask())).rule == "mine.yaml: certain before"
+
+
 async def test_an_allow_that_cannot_be_judged_with_nothing_below_is_a_denial(tmp_path: Path) -> None:
     assert (await verdict_of(tmp_path, [rule("allow", when="input")], ask())).effect is DENY
 

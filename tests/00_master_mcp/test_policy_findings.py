@@ -56,7 +56,7 @@ async def test_a_rule_below_one_that_answers_all_of_its_calls_never_decides(
     [
         (rule("allow", when="true"), rule("confirm")),
         (rule("allow", tools="cmdb.*"), rule("confirm")),
-        (rule("allow", tools="cmdb.get??"), rule("confirm", tools="cmdb.get*")),
+        (rule("allow", tools="cmdb.get?"), rule("confirm", tools="cmdb.get*")),
         (rule("allow", tools="cmdb.*"), rule("confirm", tools=["cmdb.getCi", "os.*"])),
         (rule("allow", risk="read"), rule("confirm", risk=["read", "change"])),
         (rule("allow", risk="read"), rule("confirm")),
