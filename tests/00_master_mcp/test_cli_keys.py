@@ -63,6 +63,16 @@ def test_the_list_shows_state_and_scopes_and_no_secret(tmp_path: Path) -> None:
     assert secret.rpartition("_")[2] not in table + done.out
 
 
+def test_groups_are_given_when_a_key_is_made_listed_and_kept_by_rotation(tmp_path: Path) -> None:
+    fleet = Fleet(tmp_path)
+    assert fleet.run("keys", "create", "boss", "--role", "operator", "--group", "dba", "--group", "web").code == 0
+    fleet.run("keys", "rotate", "boss", "--overlap", "10m")
+    assert [(k["state"], k["groups"]) for k in fleet.run("keys", "list", "--json").data] == [
+        ("live", ["dba", "web"])
+    ] * 2
+    assert "dba, web" in fleet.run("keys", "list").out
+
+
 def test_a_key_can_go_into_a_private_file(tmp_path: Path) -> None:
     fleet, target = Fleet(tmp_path / "data"), tmp_path / "agent.key"
     done = fleet.run("keys", "create", "filed", "--out", str(target))
@@ -108,6 +118,7 @@ def test_rotating_another_key_prints_the_new_one(tmp_path: Path) -> None:
         (("create", "x", "--scope", "everything"), 2, "write <read|change|destroy>:<tool glob>"),
         (("create", "x", "--role", "king"), 2, "use agent or operator"),
         (("create", "x", "--scope", "manage"), 2, "an agent key never manages"),
+        (("create", "x", "--group", "operators"), 2, "is what --role gives"),
         (("create", "x", "--expires", "soon"), 2, "write 90s, 15m, 12h or 30d"),
         (("revoke", "nobody"), 1, "no live key is called 'nobody'"),
         (("rotate", "nobody"), 1, "no live key is called 'nobody'"),

@@ -1,17 +1,21 @@
 """API keys: shown once, kept as a MAC, scoped, expiring, revocable from another process."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from hubs import ask, running_hub
 
 from fleetkit import settings, trust
 from fleetkit.errors import Conflict, Invalid, NotFound
 from fleetkit.risk import Risk
-from fleetkit.store import Store
+from fleetkit.store import Store, open_store
+from master_mcp import store as store_module
 from master_mcp.auth.keys import Keys, ensure_files
 from master_mcp.store import open_hub_store
 
@@ -106,6 +110,61 @@ def test_rotation_keeps_name_scopes_and_expiry_and_lets_the_old_key_overlap(keys
 def test_a_bad_role_or_scope_is_named(keys: Keys, role: str, scopes: list[str] | None, words: str) -> None:
     with pytest.raises(Invalid, match=words.replace("|", r"\|")):
         keys.create("ci", role, scopes)
+
+
+def test_a_key_is_in_its_roles_group_and_those_it_was_given(keys: Keys) -> None:
+    plain, _ = keys.create("plain")
+    boss, secret = keys.create("boss", "operator", groups=["web", "dba", "web"])
+    assert plain.caller.groups == ("agents",)
+    assert boss.caller.groups == ("operators", "dba", "web")
+    found = keys.authenticate(secret)
+    assert found is not None
+    assert found.caller.groups == boss.caller.groups
+
+
+def test_rotation_keeps_the_groups_of_both_keys_while_they_overlap(keys: Keys) -> None:
+    old, old_secret = keys.create("boss", "operator", groups=["dba"])
+    new, new_secret = keys.rotate("boss", overlap_s=60)
+    live = [keys.authenticate(secret) for secret in (old_secret, new_secret)]
+    assert [key.caller.groups for key in live if key] == [("operators", "dba")] * 2
+    assert new.id != old.id
+
+
+@pytest.mark.parametrize(
+    ("group", "words"),
+    [
+        ("agents", "is what --role gives"),
+        ("operators", "is what --role gives"),
+        ("DBA", "write small letters"),
+        ("", "write small letters"),
+        ("d*", "write small letters"),
+    ],
+)
+def test_a_group_that_is_a_roles_or_no_word_is_refused(keys: Keys, group: str, words: str) -> None:
+    with pytest.raises(Invalid, match=words):
+        keys.create("ci", groups=["web", group])
+    assert keys.listed() == []
+
+
+def test_a_caller_made_from_another_has_the_rights_of_its_own_scopes(keys: Keys) -> None:
+    wide = keys.create("ci")[0].caller
+    assert wide.risk_on("cmdb.getCi") is Risk.change
+    assert replace(wide, scopes=("read:os.*",)).risk_on("cmdb.getCi") is None
+
+
+def test_the_keys_of_a_fleet_from_before_groups_are_in_their_roles(tmp_path: Path) -> None:
+    migrations = Path(store_module.__file__).parent / "migrations"
+    before = tmp_path / "before"
+    before.mkdir()
+    shutil.copy(migrations / "0001_keys_audit_catalog.py", before)
+    old = open_store(tmp_path, "hub", before)
+    row = {"id": "k1", "name": "ci", "mac": "m", "role": "agent", "scopes": ["read:*"], "created_at": 1.0, "changed": 1}
+    table = sa.table("api_keys", *map(sa.column, row))
+    old.write_now(lambda db: db.execute(table.insert().values({**row, "scopes": '["read:*"]'})))
+    old.close()
+    now = open_hub_store(settings.load(tmp_path))
+    assert [key.caller.groups for key in Keys(now, trust.KeyRing(tmp_path)).listed()] == [("agents",)]
+    now.close()
 
 
 def test_the_highest_matching_scope_counts(keys: Keys) -> None:

@@ -21,7 +21,9 @@ class Caller(correlation.Caller):
     scopes: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     claims: Mapping[str, Any] = field(default_factory=dict[str, Any], repr=False, compare=False)
-    _risks: dict[str, Risk | None] = field(default_factory=dict[str, Risk | None], repr=False, compare=False)
+    _risks: dict[str, Risk | None] = field(
+        default_factory=dict[str, Risk | None], init=False, repr=False, compare=False
+    )
 
     @property
     def manages(self) -> bool:

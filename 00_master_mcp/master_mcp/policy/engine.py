@@ -167,7 +167,7 @@ class Policy:
             if placed.rule.when is not None:
                 try:
                     await self._jq.check(placed.rule.when)
-                except Invalid as error:
+                except FleetError as error:
                     where = f"policy {placed.file}, rule {placed.rule.name!r}, key when"
                     raise Invalid(f"{where}: {error.message}") from error
         return rules

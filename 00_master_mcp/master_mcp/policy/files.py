@@ -3,10 +3,10 @@
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from fleetkit import settings
 from fleetkit.errors import Invalid
@@ -28,7 +28,7 @@ class Source:
 
 
 class _File(Strict):
-    rules: tuple[Rule, ...] = ()
+    rules: Annotated[tuple[Rule, ...], BeforeValidator(lambda value: value or ())] = ()  # all commented out
 
 
 class _NoDuplicates(yaml.SafeLoader):

@@ -24,8 +24,6 @@ def _listed(value: object) -> object:
 
 
 def _span(value: object) -> object:
-    if value is None:
-        return None
     if not isinstance(value, str):
         raise ValueError("write a length of time such as 90s, 15m, 12h or 30d")
     try:
