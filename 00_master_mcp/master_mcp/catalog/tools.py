@@ -9,6 +9,7 @@ from mcp.shared.inbound import find_invalid_x_mcp_header
 
 from fleetkit import names
 from fleetkit.errors import Invalid, NotFound
+from fleetkit.hygiene import clean_definition
 from fleetkit.risk import Risk, parse_risk
 from fleetkit.settings import SpokeRow
 from fleetkit.shapes import mapping
@@ -47,6 +48,8 @@ def read_tool(service: str, row: SpokeRow, definition: Mapping[str, Any]) -> Cat
     else:
         canonical = str(meta.get("fleet/id") or f"{row.namespace}.{names.camel(upstream)}")
         wire = names.wire(canonical)
+    foreign = "fleet/id" not in meta
+    shown = clean_definition(definition) if foreign else definition
     deadline = meta.get("fleet/deadline_s")
     return CatalogTool(
         id=canonical,
@@ -56,11 +59,11 @@ def read_tool(service: str, row: SpokeRow, definition: Mapping[str, Any]) -> Cat
         risk=parse_risk(meta.get("risk")),
         assesses=bool(meta.get("fleet/assess")),
         deadline_s=float(deadline) if isinstance(deadline, int | float) else None,
-        definition={**definition, "name": wire},
+        definition={**shown, "name": wire},
         aliases=tuple(meta.get("fleet/aliases", ())),
         has_param_headers=_asks_for_headers(definition.get("inputSchema")),
-        foreign="fleet/id" not in meta,
-        untrusted="fleet/id" not in meta or bool(meta.get("fleet/untrusted")),
+        foreign=foreign,
+        untrusted=foreign or bool(meta.get("fleet/untrusted")),
     )
 
 
