@@ -36,7 +36,7 @@ async def attacked(tmp_path: Path, answer: spoken.Answer, *tools: dict[str, Any]
 
 def answering(**result: Any) -> spoken.Answer:
     async def answer(request: dict[str, Any], send: Any) -> None:
-        whole = {"resultType": "complete", "content": [], **result}
+        whole: dict[str, Any] = {"resultType": "complete", "content": [], **result}
         await spoken.send_json(send, {"jsonrpc": "2.0", "id": request["id"], "result": whole})
 
     return answer
@@ -100,7 +100,7 @@ async def test_every_result_of_a_server_outside_is_marked_as_untrusted(tmp_path:
 async def test_what_a_server_says_meanwhile_is_cleaned_too(tmp_path: Path) -> None:
     async def answer(request: dict[str, Any], send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
-        note = {"progressToken": 1, "progress": 1, "message": f"half{TAGS} {AWS}"}
+        note = {"progressToken": AWS, "progress": 1, "message": f"half{TAGS} {AWS}"}
         for message in (
             {"jsonrpc": "2.0", "method": "notifications/progress", "params": note},
             spoken.text_result(request, "done"),
@@ -110,9 +110,16 @@ async def test_what_a_server_says_meanwhile_is_cleaned_too(tmp_path: Path) -> No
         await send({"type": "http.response.body", "body": b""})
 
     async with attacked(tmp_path, answer) as hub, ModernClient(f"{hub.url}/mcp", hub.client) as client:
-        reply = await client.call("look", {}, _meta={"progressToken": 1})
-    heard = [message["params"]["message"] for message in reply.messages if "method" in message]
-    assert heard == [f"half {MASK}"]
+        reply = await client.call("look", {}, _meta={"progressToken": AWS})
+    heard = [message["params"] for message in reply.messages if "method" in message]
+    assert heard == [{"progressToken": AWS, "progress": 1, "message": f"half {MASK}"}]
+
+
+async def test_what_only_goes_back_to_its_maker_passes_unchanged(tmp_path: Path) -> None:
+    state = f"{AWS}\u200b"
+    async with attacked(tmp_path, answering(requestState=state)) as hub:
+        found = await call(hub, "look", {"text": "x"})
+    assert found["requestState"] == state
 
 
 async def test_hidden_text_in_a_protocol_error_is_taken_out(tmp_path: Path) -> None:
@@ -187,7 +194,7 @@ async def test_a_schema_made_to_exhaust_the_hub_costs_only_its_own_tool(tmp_path
         f"d{i}": {"allOf": [{"$ref": f"#/$defs/d{i + 1}"}, {"$ref": f"#/$defs/d{i + 1}", "title": "x"}]}
         for i in range(40)
     }
-    bomb = {"properties": {"text": {"$ref": "#/$defs/d0"}}, "$defs": {**defs, "d40": {}}}
+    bomb: dict[str, Any] = {"properties": {"text": {"$ref": "#/$defs/d0"}}, "$defs": {**defs, "d40": {}}}
     tools = (tool(inputSchema=bomb, _meta={"risk": "read"}), tool(name="fine", _meta={"risk": "read"}))
     async with attacked(tmp_path, spoken.good, *tools) as hub:
         refused = await call(hub, "look", {"text": "x"})

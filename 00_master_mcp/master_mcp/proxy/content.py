@@ -53,11 +53,12 @@ def from_outside(answer: Message) -> Message:
     """
     if "result" not in answer:
         return {**answer, "error": detect.mask_data(clean_data(answer.get("error"))[0])[0]}
-    result, found = detect.mask_data(clean_result(without_our_keys(mapping(answer["result"]))))
+    said = mapping(answer["result"])
+    result, found = detect.mask_data(clean_result(_without(without_our_keys(said), _OPAQUE)))
     meta = {**mapping(result.get("_meta")), UNTRUSTED_META: True}
     if found:
         meta[detect.MASKED_META] = found
-    return {**answer, "result": {**result, "_meta": meta}}
+    return {**answer, "result": {**result, **_only(said, _OPAQUE), "_meta": meta}}
 
 
 def heard_outside(tool: CatalogTool, notify: Notify) -> Notify:
@@ -66,6 +67,20 @@ def heard_outside(tool: CatalogTool, notify: Notify) -> Notify:
         return notify
 
     async def cleaned(message: Message) -> None:
-        await notify(detect.mask_data(clean_data(message)[0])[0])
+        params = mapping(message.get("params"))
+        said = detect.mask_data(clean_data(_without(params, _OPAQUE))[0])[0]
+        await notify({**message, "params": {**said, **_only(params, _OPAQUE)}})
 
     return cleaned
+
+
+# What nobody reads and goes back to whoever made it: a server's place in a call or list, a client's own token.
+_OPAQUE = frozenset({"requestState", "nextCursor", "progressToken"})
+
+
+def _without(value: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if key not in keys}
+
+
+def _only(value: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value[key] for key in keys if key in value}
