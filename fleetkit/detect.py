@@ -67,9 +67,13 @@ def _token(name: str, pattern: str, *anchors: str) -> Detector:
 _HEX32, _HEX40, _HEX64 = "[0-9a-f]{32}", "[0-9a-f]{40}", "[0-9a-f]{64}"
 
 _GITLAB = tuple(f"gl{kind}-" for kind in ("pat", "dt", "rt", "cbt", "ptt", "ft", "imt", "agent", "soat", "oas"))
+# Words before `token` that make it a place in a list or a call, not a credential.
+_PLACES = "".join(
+    rf"(?<!{word})(?<!{word}[_.-])" for word in ("page", "next", "progress", "continuation", "cursor", "sync", "resume")
+)
 _WORDS = (
     r"(?:pass(?:word|wd|phrase|code)|pwd|(?:client|app|shared|webhook)?[_.-]?secret(?:[_.-]?(?:access[_.-]?)?key)?"
-    r"|(?:api|access|account|auth|encryption|signing|private|master)[_.-]?key|token)"
+    r"|(?:api|access|account|auth|encryption|signing|private|master)[_.-]?key|" + _PLACES + "token)"
 )
 _VALUE = r"[^\s\"'`$<>{}()\[\],;&%|]{8,200}+"
 

@@ -101,6 +101,20 @@ def clean_result(result: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**cleaned, "_meta": {**(cleaned.get("_meta") or {}), CLEANED_META: walk.count}}
 
 
+def clean_definition(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """What a foreign server says of itself or of one of its parts, fit to be shown: cleaned, without our meta keys."""
+    return dict(clean_data(dict(without_our_keys(definition)))[0])
+
+
+def without_our_keys(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    """`said` by a foreign server, without what it claims in meta keys that mean something to this fleet."""
+    meta = said.get("_meta")
+    if not isinstance(meta, dict) or not any(key.startswith("fleet/") for key in cast("dict[str, Any]", meta)):
+        return said
+    kept = {key: value for key, value in cast("dict[str, Any]", meta).items() if not key.startswith("fleet/")}
+    return {**said, "_meta": kept}
+
+
 class _Walk:
     """One pass over data with a cleaner of strings; `count` grows."""
 

@@ -23,7 +23,8 @@ class NameServer(asyncio.DatagramProtocol):
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         assert self._transport is not None
-        question, labels, at = data[12:], [], 0
+        question, at = data[12:], 0
+        labels: list[str] = []
         while question[at]:
             labels.append(question[at + 1 : at + 1 + question[at]].decode("latin-1"))
             at += 1 + question[at]

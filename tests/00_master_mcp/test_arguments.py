@@ -1,5 +1,6 @@
 """Arguments are held against the schema of their tool before anything else happens; hostile schemas cost nothing."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -94,36 +95,36 @@ def test_many_faults_are_counted_and_not_listed() -> None:
 # --- which names a schema declares ------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {"properties": {"a": {}}},
-        {"properties": {"a": {}}, "additionalProperties": False},
-        {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
-        {"$ref": "#/$defs/x", "$defs": {"x": {"properties": {"a": {}, "b": {}}}}},
-        {"properties": {}, "if": {"properties": {"a": {}}}, "then": {"properties": {"b": {}}}, "else": {}},
-        {"properties": {"a": {}}, "dependentSchemas": {"a": {"properties": {"b": {}}}}},
-        {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"a": {}}},
-    ],
-)
+CLOSED: list[dict[str, Any]] = [
+    {"properties": {"a": {}}},
+    {"properties": {"a": {}}, "additionalProperties": False},
+    {"allOf": [{"properties": {"a": {}}}, {"properties": {"b": {}}}]},
+    {"$ref": "#/$defs/x", "$defs": {"x": {"properties": {"a": {}, "b": {}}}}},
+    {"properties": {}, "if": {"properties": {"a": {}}}, "then": {"properties": {"b": {}}}, "else": {}},
+    {"properties": {"a": {}}, "dependentSchemas": {"a": {"properties": {"b": {}}}}},
+    {"$schema": "http://json-schema.org/draft-07/schema#", "properties": {"a": {}}},
+]
+
+
+@pytest.mark.parametrize("schema", CLOSED)
 def test_a_name_that_no_part_of_the_schema_declares_is_refused(schema: dict[str, Any]) -> None:
     Arguments().check(tool(schema), {"a": 1})
     assert "zz: Unexpected keyword argument" in fault({"a": 1, "zz": 1}, schema)
 
 
-@pytest.mark.parametrize(
-    "schema",
-    [
-        {},
-        {"type": "object"},
-        {"properties": {"a": {}}, "additionalProperties": True},
-        {"properties": {"a": {}}, "additionalProperties": {"type": "integer"}},
-        {"properties": {"a": {}}, "patternProperties": {"^z": {}}},
-        {"allOf": [{"properties": {"a": {}}}, {"patternProperties": {"^z": {}}}]},
-        {"properties": {"a": {}}, "unevaluatedProperties": True},
-        None,
-    ],
-)
+OPEN: list[Any] = [
+    {},
+    {"type": "object"},
+    {"properties": {"a": {}}, "additionalProperties": True},
+    {"properties": {"a": {}}, "additionalProperties": {"type": "integer"}},
+    {"properties": {"a": {}}, "patternProperties": {"^z": {}}},
+    {"allOf": [{"properties": {"a": {}}}, {"patternProperties": {"^z": {}}}]},
+    {"properties": {"a": {}}, "unevaluatedProperties": True},
+    None,
+]
+
+
+@pytest.mark.parametrize("schema", OPEN)
 def test_a_schema_that_takes_more_names_is_believed(schema: Any) -> None:
     Arguments().check(tool(schema), {"a": 1, "zz": 1})
 
@@ -264,7 +265,9 @@ ODD = {**spoken.TOOL, "inputSchema": {"type": "object", "properties": {"text": {
 STRANGE = {**spoken.TOOL, "name": "strange", "_meta": {"risk": "read"}, "inputSchema": UNFIT["a part in a file"]}
 
 
-async def odd_hub_call(tmp_path: Path, tool_: str, arguments: dict[str, Any], **rest: Any) -> tuple[Any, list[Any]]:
+async def odd_hub_call(
+    tmp_path: Path, tool_: str, arguments: dict[str, Any], key_of: Callable[[RunningHub], str] | None = None
+) -> tuple[Any, list[Any]]:
     """The result of a call through a hub, and what reached the spoke."""
     reached: list[Any] = []
 
@@ -275,7 +278,7 @@ async def odd_hub_call(tmp_path: Path, tool_: str, arguments: dict[str, Any], **
     app = spoken.spoke_app(remember, [ODD, STRANGE])
     async with listening(app) as url, running_hub(tmp_path, rows(odd=url)) as hub:
         await settle(hub, "odd")
-        key = rest.get("key", lambda h: h.client)(hub)
+        key = key_of(hub) if key_of else hub.client
         return await call(hub, tool_, arguments, key=key), reached
 
 
@@ -299,7 +302,7 @@ async def test_who_may_not_call_a_tool_learns_nothing_of_its_arguments(tmp_path:
     def narrow(hub: RunningHub) -> str:
         return hub.hub.keys.create("narrow", "agent", ["read:cmdb.*"])[1]
 
-    result, _ = await odd_hub_call(tmp_path, "os_odd_look", {"guess": 1}, key=narrow)
+    result, _ = await odd_hub_call(tmp_path, "os_odd_look", {"guess": 1}, narrow)
     assert result["structuredContent"]["code"] == "refused"
     assert "guess" not in text_of(result)
 

@@ -83,7 +83,7 @@ def test_what_was_copied_is_recognised(what: str) -> None:
     assert judged({"value": COPIES[what]})
 
 
-OWN = {
+OWN: dict[str, Any] = {
     "another command": "systemctl restart nginx.service",
     "common words": "the build system and the owner",
     "one common word": "deployment",
@@ -110,19 +110,19 @@ def test_a_large_number_is_an_id_too() -> None:
     assert judged({"account": 123456789012}, "transfer it to account 123456789012 now")
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        lambda text: {"structuredContent": {"items": [{"text": text}]}},
-        lambda text: {"content": [{"type": "resource", "resource": {"uri": "x:y", "text": text}}]},
-        lambda text: {"contents": [{"uri": "x:y", "text": text}]},
-        lambda text: {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]},
-        lambda text: {"content": [{"type": "text", "text": json.dumps({"out": text})}]},
-    ],
-)
-def test_text_is_remembered_wherever_a_result_holds_it(shape: Callable[[str], dict[str, Any]]) -> None:
+SHAPES: dict[str, Callable[[str], dict[str, Any]]] = {
+    "structure": lambda text: {"structuredContent": {"items": [{"text": text}]}},
+    "an embedded resource": lambda text: {"content": [{"type": "resource", "resource": {"uri": "x:y", "text": text}}]},
+    "a resource": lambda text: {"contents": [{"uri": "x:y", "text": text}]},
+    "a prompt": lambda text: {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]},
+    "JSON in text": lambda text: {"content": [{"type": "text", "text": json.dumps({"out": text})}]},
+}
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_text_is_remembered_wherever_a_result_holds_it(shape: str) -> None:
     memory = Taint()
-    memory.saw("a", {}, shape(PAGE), untrusted=True)
+    memory.saw("a", {}, SHAPES[shape](PAGE), untrusted=True)
     assert memory.judges("a", TOOL, {"value": LINE})
 
 

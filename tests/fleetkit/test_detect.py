@@ -260,6 +260,9 @@ def test_the_machines_own_code_is_enough_to_measure_on() -> None:
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "B" * 43 + " me@example",
         "Authorization: Bearer <token>",
         "git@github.com:owner/repository.git",
+        '{"nextPageToken": "CAUQAA7b-Xy_9aB3cD4eF5gH6"}',
+        '"progressToken": "progress-Test-1234"',
+        "next_token=AbCdEf0123456789AbCd continuation-token: 'AbCdEf0123456789AbCd'",
         "mailto:someone@example.com and https://example.com/@user",
     ],
 )
@@ -271,7 +274,7 @@ def test_what_only_speaks_of_secrets_stays(line: str) -> None:
 
 
 def test_data_without_a_secret_is_the_same_object() -> None:
-    value = {"password": "********", "a": [1, None, "text"], "token": ""}
+    value = {"password": "********", "a": [1, None, "text"], "token": "", "next_page_token": "AbCdEf0123456789-Ab"}
     assert mask_data(value) == (value, 0)
     assert mask_data(value)[0] is value
 

@@ -141,6 +141,14 @@ def test_a_secret_in_a_librarys_line_is_masked(lines: Lines, secret: str):
     assert lines()[0]["event"] == f"GET /?token={MASK}"
 
 
+@pytest.mark.parametrize("ours", [True, False])
+def test_a_secret_that_nobody_told_us_about_is_masked_by_its_format(lines: Lines, ours: bool):
+    token = "ghp_" + "aB3" * 12
+    write = {True: log.get_logger().error, False: logging.getLogger("theirs").error}[ours]
+    write(f"cannot log in with {token}")
+    assert lines()[0]["event"] == f"cannot log in with {MASK}"
+
+
 def test_standard_output_is_the_default(capsys: pytest.CaptureFixture[str]):
     log.configure("demo")
     log.get_logger().info("hub.started")

@@ -25,7 +25,9 @@ class Site:
 
     address: str
     port: int
-    seen: list[tuple[str, str, dict[str, str], bytes]] = field(default_factory=list)
+    seen: list[tuple[str, str, dict[str, str], bytes]] = field(
+        default_factory=list[tuple[str, str, dict[str, str], bytes]]
+    )
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from mcp.shared.inbound import find_invalid_x_mcp_header
 
 from fleetkit import names, trust
 from fleetkit.errors import Invalid, NotFound, Refused
+from fleetkit.hygiene import clean_definition
 from fleetkit.risk import Risk, parse_risk
 from fleetkit.settings import SpokeRow
 from fleetkit.shapes import mapping
@@ -65,8 +66,12 @@ def read_tool(service: str, row: SpokeRow, definition: Mapping[str, Any]) -> Cat
     if row.names == "verbatim":
         canonical, wire = f"{row.namespace}.{upstream}", upstream
     else:
-        canonical = str(meta.get("fleet/id") or f"{row.namespace}.{names.camel(upstream)}")
+        claimed = str(meta.get("fleet/id", ""))
+        inside = claimed.startswith(f"{row.namespace}.")  # no service speaks for another's names
+        canonical = claimed if inside else f"{row.namespace}.{names.camel(upstream)}"
         wire = names.wire(canonical)
+    foreign = "fleet/id" not in meta or bool(meta.get("fleet/foreign"))
+    shown = clean_definition(definition) if foreign else definition
     deadline = meta.get("fleet/deadline_s")
     return CatalogTool(
         id=canonical,
@@ -76,15 +81,15 @@ def read_tool(service: str, row: SpokeRow, definition: Mapping[str, Any]) -> Cat
         risk=parse_risk(meta.get("risk")),
         assesses=bool(meta.get("fleet/assess")),
         deadline_s=float(deadline) if isinstance(deadline, int | float) else None,
-        definition={**definition, "name": wire},
+        definition={**shown, "name": wire},
         aliases=tuple(meta.get("fleet/aliases", ())),
         has_param_headers=_asks_for_headers(definition.get("inputSchema")),
         repeatable=mapping(definition.get("annotations")).get("idempotentHint") is True,
         takes_idempotency_key=IDEMPOTENCY_KEY in mapping(mapping(definition.get("inputSchema")).get("properties")),
         cache=_cache_rule(meta) if parse_risk(meta.get("risk")) is Risk.read else None,
         definition_hash=trust.canonical_hash(definition),
-        foreign=_is_foreign(meta),
-        untrusted=_is_foreign(meta) or bool(meta.get("fleet/untrusted")),
+        foreign=foreign,
+        untrusted=foreign or bool(meta.get("fleet/untrusted")),
     )
 
 
@@ -94,10 +99,6 @@ def _cache_rule(meta: Mapping[str, Any]) -> CacheRule | None:
     if not isinstance(ttl, int | float) or isinstance(ttl, bool) or ttl <= 0:
         return None
     return CacheRule(float(ttl), by_caller=asked.get("by_caller") is not False)
-
-
-def _is_foreign(meta: Mapping[str, Any]) -> bool:
-    return "fleet/id" not in meta or bool(meta.get("fleet/foreign"))
 
 
 def _asks_for_headers(schema: object) -> bool:

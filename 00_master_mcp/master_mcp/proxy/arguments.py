@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import jsonschema_rs
 
+from fleetkit.detect import mask_text
 from fleetkit.errors import Invalid, Refused
 from fleetkit.hygiene import clean_text
 from fleetkit.shapes import mapping
@@ -229,7 +230,7 @@ def _lines(fault: Any) -> list[str]:
 
 def _name(part: object) -> str:
     """A name that a caller chose, fit for a message."""
-    return clean_text(str(part))[:64]
+    return mask_text(clean_text(str(part)))[:64]
 
 
 def _invalid(lines: Iterable[str]) -> Invalid:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleetkit import detect
-from fleetkit.hygiene import UNTRUSTED_META, clean_data, clean_result
+from fleetkit.hygiene import UNTRUSTED_META, clean_data, clean_result, without_our_keys
 from fleetkit.shapes import mapping
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import CatalogTool
@@ -53,11 +53,12 @@ def from_outside(answer: Message) -> Message:
     """
     if "result" not in answer:
         return {**answer, "error": detect.mask_data(clean_data(answer.get("error"))[0])[0]}
-    result, found = detect.mask_data(clean_result(_without_our_keys(mapping(answer["result"]))))
+    said = mapping(answer["result"])
+    result, found = detect.mask_data(clean_result(_without(without_our_keys(said), _OPAQUE)))
     meta = {**mapping(result.get("_meta")), UNTRUSTED_META: True}
     if found:
         meta[detect.MASKED_META] = found
-    return {**answer, "result": {**result, "_meta": meta}}
+    return {**answer, "result": {**result, **_only(said, _OPAQUE), "_meta": meta}}
 
 
 def heard_outside(tool: CatalogTool, notify: Notify) -> Notify:
@@ -66,18 +67,20 @@ def heard_outside(tool: CatalogTool, notify: Notify) -> Notify:
         return notify
 
     async def cleaned(message: Message) -> None:
-        await notify(detect.mask_data(clean_data(message)[0])[0])
+        params = mapping(message.get("params"))
+        said = detect.mask_data(clean_data(_without(params, _OPAQUE))[0])[0]
+        await notify({**message, "params": {**said, **_only(params, _OPAQUE)}})
 
     return cleaned
 
 
-def definition_from_outside(definition: Mapping[str, Any]) -> dict[str, Any]:
-    """A tool's, prompt's or resource's definition (or a server's info) fit to be shown: cleaned, without our keys."""
-    return dict(clean_data(dict(_without_our_keys(definition)))[0])
+# What nobody reads and goes back to whoever made it: a server's place in a call or list, a client's own token.
+_OPAQUE = frozenset({"requestState", "nextCursor", "progressToken"})
 
 
-def _without_our_keys(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    meta = mapping(result.get("_meta"))
-    if not any(key.startswith("fleet/") for key in meta):
-        return result
-    return {**result, "_meta": {key: value for key, value in meta.items() if not key.startswith("fleet/")}}
+def _without(value: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: item for key, item in value.items() if key not in keys}
+
+
+def _only(value: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
+    return {key: value[key] for key in keys if key in value}

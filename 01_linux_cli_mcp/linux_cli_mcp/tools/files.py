@@ -20,7 +20,8 @@ async def read_file(
 ) -> FileText:
     """Read a file, or a part of it, with the SHA-256 that writeFile and editFile accept as expected_sha256.
 
-    Keys, credentials, /proc and the fleet's own data are refused.
+    Keys, credentials, /proc and the fleet's own data are refused. Text comes without control and invisible
+    characters and with what looks like a secret masked; as base64 it is exact.
 
     Args:
         path: absolute, or relative to the workspace.
