@@ -27,10 +27,9 @@ from master_mcp.catalog.tools import Catalog
 from master_mcp.catalog.watcher import Watcher
 from master_mcp.guard import Guard
 from master_mcp.lock import DataDirLock
-from master_mcp.mcp.door import open_mcp
+from master_mcp.mcp.door import mcp_routes
 from master_mcp.mcp.lists import Lists
 from master_mcp.mcp.methods import Methods
-from master_mcp.mcp.sse import MESSAGES_PATH, SSE_PATH
 from master_mcp.proxy.call import Proxy
 from master_mcp.proxy.reading import Reader
 from master_mcp.proxy.upstream import Upstream
@@ -113,7 +112,8 @@ class Hub:
             on_failure=self._poke,
         )
         methods = Methods(proxy, reader, Lists(self.catalog, self.fleet.status))
-        mcp, sse = open_mcp(methods, self.catalog.news, Sealer(self.ring, hub.session_ttl_s), hub.max_request_bytes)
+        sealer = Sealer(self.ring, hub.session_ttl_s)
+        mcp = mcp_routes(methods, self.catalog.news, sealer, hub.max_request_bytes)
         ops = Ops(self.fleet.status, self.metrics)
         internal = Internal(self.config.spokes, self.ring, self.keys, proxy, lambda name: self.fleet.members[name].url)
         open_routes = {
@@ -125,13 +125,7 @@ class Hub:
         if hub.metrics_open:
             open_routes["/metrics"] = ops.metrics
         guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
-        keyed_routes = {
-            "/mcp": mcp,
-            SSE_PATH: sse.open,  # deprecated, for clients of 2024-11-05
-            MESSAGES_PATH: sse.post,
-            "/metrics": only_managers(ops.metrics),
-        }
-        self.app = Web(guard, self.keys, open_routes, keyed_routes)
+        self.app = Web(guard, self.keys, open_routes, {**mcp, "/metrics": only_managers(ops.metrics)})
 
     def _members(self) -> list[Member]:
         return list(self.fleet.members.values())

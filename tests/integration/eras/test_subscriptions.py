@@ -4,6 +4,8 @@ import pytest
 from hubs import RunningHub
 from wire import META, Either, ModernClient, SessionClient, Stream
 
+from master_mcp.mcp import live
+
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
 WATCHED = "test://watched-resource"
@@ -128,3 +130,20 @@ async def test_a_session_that_ends_watches_nothing(hub: RunningHub, session: Ses
     assert "test://template/gone/data" in hub.hub.catalog.news.wanted("conformance")
     await session.end()
     assert "test://template/gone/data" not in hub.hub.catalog.news.wanted("conformance")
+
+
+async def test_the_longest_kept_idle_session_makes_room(hub: RunningHub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(live, "MAX_KEPT", 1)  # the real bound is thousands
+    uris = [f"test://template/room-{number}/data" for number in range(3)]
+    for uri in uris:
+        async with SessionClient(f"{hub.url}/mcp", hub.admin) as session:
+            await session.request("resources/subscribe", {"uri": uri})
+    watched = hub.hub.catalog.news.wanted("conformance")
+    assert watched & set(uris) == {uris[-1]}
+
+
+async def test_a_session_that_only_listed_is_not_kept(hub: RunningHub, session: SessionClient):
+    before = hub.hub.catalog.news.listeners
+    await session.request("tools/list")
+    await session.call("test_echo")
+    assert hub.hub.catalog.news.listeners == before
