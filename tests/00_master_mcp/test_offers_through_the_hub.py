@@ -216,7 +216,7 @@ async def test_a_server_without_completions_is_not_asked_for_any(tmp_path: Path)
 async def test_a_promise_of_completions_that_is_not_kept_completes_nothing(
     tmp_path: Path, refusal: int, outcome: str
 ) -> None:
-    can = {"tools": {}, "prompts": {}, "completions": {}}
+    can: dict[str, Any] = {"tools": {}, "prompts": {}, "completions": {}}
     shop = Shop(prompts=["p"], capabilities=can, refuses={"completion/complete"}, refusal=refusal)
     async with listening(shop) as url, running_hub(tmp_path, rows(shop=url)) as hub:
         await settle(hub, "shop")
