@@ -13,6 +13,7 @@ import mcp_types
 import orjson
 import pydantic
 import pydantic_core
+from fastmcp import FastMCP
 from fastmcp.exceptions import FastMCPError
 from fastmcp.prompts.base import Message, Prompt, PromptResult
 from fastmcp.prompts.function_prompt import FunctionPrompt
@@ -35,6 +36,20 @@ log = get_logger()
 READ, GET, COMPLETE = "resources/read", "prompts/get", "completion/complete"
 
 T = TypeVar("T")
+
+
+def offer(server: FastMCP[Any], spoke: Spoke, namespace: str, token: str, observe: Observe) -> None:
+    """Add to `server` what the spoke offers besides tools; `observe` hears of each request."""
+    reads, gets, completes = (Asked(namespace, method, token, observe) for method in (READ, GET, COMPLETE))
+    for spec in spoke.resources:
+        if spec.is_template:
+            server.add_template(ReadableTemplate.build(spec, namespace, reads))
+        else:
+            server.add_resource(ReadableResource.build(spec, namespace, reads))
+    for prompt in spoke.prompts.values():
+        server.add_prompt(ReadablePrompt.build(prompt, namespace, gets))
+    if spoke.completers:
+        server.add_completion_handler(completion(spoke, completes))
 
 
 class Asked:

@@ -26,7 +26,7 @@ from mcp_types import SubscriptionsListenRequestParams
 from fleetkit import log as logging
 from fleetkit import readable, settings, trust
 from fleetkit.errors import FleetError, Invalid, Refused, Unavailable, body
-from fleetkit.governed import GovernedTool, Observe
+from fleetkit.governed import GovernedTool
 from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.spoke import HttpRoute, Setting, Spoke
@@ -60,24 +60,8 @@ def build_server(spoke: Spoke, namespace: str, token: str, metrics: Metrics) -> 
     for tool in tools:
         server.add_tool(tool)
     _validate_from_registry(server, {tool.name: tool.parameters for tool in tools})
-    _offer(server, spoke, namespace, token, observe)
+    readable.offer(server, spoke, namespace, token, observe)
     return server
-
-
-def _offer(server: fastmcp.FastMCP[Any], spoke: Spoke, namespace: str, token: str, observe: Observe) -> None:
-    """Add what the spoke offers besides tools."""
-    reads = readable.Asked(namespace, readable.READ, token, observe)
-    for spec in spoke.resources:
-        if spec.is_template:
-            server.add_template(readable.ReadableTemplate.build(spec, namespace, reads))
-        else:
-            server.add_resource(readable.ReadableResource.build(spec, namespace, reads))
-    gets = readable.Asked(namespace, readable.GET, token, observe)
-    for prompt in spoke.prompts.values():
-        server.add_prompt(readable.ReadablePrompt.build(prompt, namespace, gets))
-    if spoke.completers:
-        completes = readable.Asked(namespace, readable.COMPLETE, token, observe)
-        server.add_completion_handler(readable.completion(spoke, completes))
 
 
 def _serve_changes(server: fastmcp.FastMCP[Any], bus: SubscriptionBus) -> None:

@@ -21,6 +21,7 @@ class Shop:
     tools: list[dict[str, Any]] = field(default_factory=lambda: [spoken.TOOL])
     capabilities: dict[str, Any] = field(default_factory=lambda: dict(ALL))
     refuses: set[str] = field(default_factory=set[str])
+    refusal: int = -32603
     hangs: set[str] = field(default_factory=set[str])
     asked: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     listening: list[set[str]] = field(default_factory=list[set[str]])
@@ -40,7 +41,7 @@ class Shop:
         if method in self.hangs:
             await asyncio.get_running_loop().create_future()
         if method in self.refuses:
-            await self._send(send, request, error={"code": -32603, "message": "not today"})
+            await self._send(send, request, error={"code": self.refusal, "message": "not today"})
         elif method == "subscriptions/listen":
             await self._listen(request, receive, send)
         else:

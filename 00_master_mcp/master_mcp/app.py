@@ -31,10 +31,9 @@ from master_mcp.catalog.watcher import Watcher
 from master_mcp.external.servers import Servers
 from master_mcp.guard import Guard
 from master_mcp.lock import DataDirLock
-from master_mcp.mcp.door import open_mcp
+from master_mcp.mcp.door import mcp_routes
 from master_mcp.mcp.lists import Lists
 from master_mcp.mcp.methods import Methods
-from master_mcp.mcp.sse import MESSAGES_PATH, SSE_PATH
 from master_mcp.policy.engine import open_policy
 from master_mcp.proxy.call import Proxy
 from master_mcp.proxy.reading import Reader
@@ -149,7 +148,8 @@ class Hub:
             deadline_s=hub.deadline_s,
         )
         methods = Methods(proxy, reader, Lists(self.catalog, self.fleet.status, self.policy))
-        mcp, sse = open_mcp(methods, self.catalog.news, Sealer(self.ring, hub.session_ttl_s), hub.max_request_bytes)
+        sealer = Sealer(self.ring, hub.session_ttl_s)
+        mcp = mcp_routes(methods, self.catalog.news, sealer, hub.max_request_bytes)
         internal = Internal(self.config.spokes, self.ring, self.keys, proxy, lambda name: self.fleet.members[name].url)
         open_routes = {GRANT_PATH: internal.grant, CALL_PATH: internal.call}  # these check a service token themselves
         rest = gateway.build(
@@ -165,13 +165,8 @@ class Hub:
             draining=lambda: self.resilience.gate.closed,
         )
         guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
-        keyed_routes = {
-            "/mcp": mcp,
-            SSE_PATH: sse.open,  # deprecated, for clients of 2024-11-05
-            MESSAGES_PATH: sse.post,
-        }
         cors = Cors(hub.allowed_origins)
-        self.app = Web(guard, cors, self.keys, Lockout(hub.lockout), open_routes, keyed_routes, rest)
+        self.app = Web(guard, cors, self.keys, Lockout(hub.lockout), open_routes, mcp, rest)
 
     def _members(self) -> list[Member]:
         return list(self.fleet.members.values())

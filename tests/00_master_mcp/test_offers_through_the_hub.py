@@ -212,6 +212,26 @@ async def test_a_server_without_completions_is_not_asked_for_any(tmp_path: Path)
         assert shop.of("completion/complete") == []
 
 
+@pytest.mark.parametrize(("refusal", "outcome"), [(-32601, "result"), (-32603, "error")])
+async def test_a_promise_of_completions_that_is_not_kept_completes_nothing(
+    tmp_path: Path, refusal: int, outcome: str
+) -> None:
+    can: dict[str, Any] = {"tools": {}, "prompts": {}, "completions": {}}
+    shop = Shop(prompts=["p"], capabilities=can, refuses={"completion/complete"}, refusal=refusal)
+    async with listening(shop) as url, running_hub(tmp_path, rows(shop=url)) as hub:
+        await settle(hub, "shop")
+        _, answer = await ask(hub, "completion/complete", completion("os_shop_p"))
+        assert outcome in answer
+        assert hub.audit_rows()[-1]["outcome"] == {"result": "ok", "error": "protocol_error"}[outcome]
+
+
+async def test_a_read_of_a_prefixed_uri_that_fails_stays_an_error(tmp_path: Path) -> None:
+    shop = Shop(["file:///a"], refuses={"resources/read"})
+    async with listening(shop) as url, running_hub(tmp_path, rows(shop=url)) as hub:
+        await settle(hub, "shop")
+        assert (await read(hub, "os.shop+file:///a"))["error"]["message"] == "not today"
+
+
 async def test_a_server_that_does_not_say_what_it_can_offers_tools_alone(tmp_path: Path) -> None:
     shop = Shop(["file:///a"], prompts=["p"], refuses={"server/discover"})
     async with listening(shop) as url, running_hub(tmp_path, rows(shop=url)) as hub:

@@ -92,7 +92,7 @@ async def status_of(http: aiohttp.ClientSession, url: str) -> int:
         return answer.status
 
 
-CAN = {"elicitation": {}}
+CAN: dict[str, Any] = {"elicitation": {}}
 
 
 @asynccontextmanager
@@ -140,7 +140,7 @@ async def test_the_sdks_client_gets_a_prompt(hub: RunningHub):
 
 async def test_a_watched_resource_is_told_on_the_stream(hub: RunningHub):
     async with raw(hub) as session:
-        kept = {"ci_class": "server", "attributes": {"hostname": "told.example.com"}}
+        kept: dict[str, Any] = {"ci_class": "server", "attributes": {"hostname": "told.example.com"}}
         made = await session.ask("tools/call", name="cmdb_upsertCi", arguments=kept)
         assert made["result"]["isError"] is False, made
         uri = "cmdb://ci/server:told.example.com"

@@ -22,6 +22,7 @@ ROOT_NAMES = {
 # Where an exception of any kind ends, and why it may.
 BOUNDARIES = {
     "fleetkit/governed.py": "a tool's crash becomes an answer with the call's id, never a broken connection",
+    "fleetkit/readable.py": "the same for a resource or a prompt",
     "01_linux_cli_mcp/linux_cli_mcp/sandbox/runner.py": "a forked child must end there, never return",
     "00_master_mcp/master_mcp/spokes.py": "a spoke that cannot start is a service with a reason, not a dead hub",
     "00_master_mcp/master_mcp/rest/door.py": "a handler's fault becomes an answer with the call's id, no traceback",

@@ -54,6 +54,11 @@ class News:
         self._standing: dict[str, frozenset[str]] = {}
         self._moved = asyncio.Event()
 
+    @property
+    def listeners(self) -> int:
+        """How many listen."""
+        return len(self._listeners)
+
     @contextmanager
     def listening(self, listener: Listener) -> Generator[Listener]:
         """Tell `listener` for the length of a block."""

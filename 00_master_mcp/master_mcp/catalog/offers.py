@@ -68,10 +68,12 @@ class Offers:
 
     def __init__(self) -> None:
         self._rows: dict[str, SpokeRow] = {}
+        self._owners: dict[str, str] = {}  # scheme -> the service whose namespace it is
         self._listed: dict[tuple[str, str], Sequence[Definition]] = {}
         self._all: dict[str, list[Offer]] = {kind: [] for kind in KINDS}
         self._named: dict[str, dict[str, Offer]] = {kind: {} for kind in KINDS}
         self._shared: dict[str, list[str]] = {}
+        self._refused: dict[tuple[str, str], int] = {}
         self.capabilities: dict[str, Mapping[str, Any]] = {}
         self.version = 0
 
@@ -79,14 +81,14 @@ class Offers:
         """A service of this fleet: its namespace is the scheme that nobody else's resources may have."""
         if self._rows.get(service) != row:
             self._rows[service] = row
-            self._index()
+            self._index(*KINDS)
 
     def forget(self, service: str) -> None:
         """A service that left the fleet, with all it offered."""
         self._rows.pop(service, None)
         self.capabilities.pop(service, None)
         self._listed = {key: listed for key, listed in self._listed.items() if key[0] != service}
-        self._index()
+        self._index(*KINDS)
         self.version += 1
 
     def replace(self, service: str, kind: str, definitions: Sequence[Definition]) -> bool:
@@ -94,7 +96,7 @@ class Offers:
         if list(self._listed.get((service, kind), ())) == list(definitions):
             return False
         self._listed[service, kind] = definitions
-        self._index()
+        self._index(kind)
         self.version += 1
         return True
 
@@ -131,12 +133,13 @@ class Offers:
         """The service whose namespace the scheme is, or stands before the `+` in it."""
         scheme = uri.partition(":")[0]
         head, plus, rest = uri.partition("+")
-        for service, row in self._rows.items():
-            if scheme.lower() == row.namespace.lower():
-                return Place(service, row.namespace, uri)
-            if plus and head == row.namespace:
-                return Place(service, row.namespace, rest, f"{head}+")
-        return None
+        if scheme.lower() in self._owners:
+            service = self._owners[scheme.lower()]
+            return Place(service, self._rows[service].namespace, uri)
+        service = self._owners.get(head.lower()) if plus else None
+        if service is None:
+            return None
+        return Place(service, self._rows[service].namespace, rest, f"{head}+")
 
     def _matched(self, uri: str) -> Place:
         found = {
@@ -152,16 +155,15 @@ class Offers:
         (offer,) = found.values()
         return Place(offer.service, offer.namespace, uri)
 
-    def _index(self) -> None:
-        self._named = {PROMPTS: _by_spelling(self._prompts())}
-        self._shared = {}
-        for kind in (RESOURCES, TEMPLATES):
-            self._named[kind] = {offer.name: offer for offer in self._addressed(kind)}
-        self._all = {
-            PROMPTS: sorted({o.name: o for o in self._named[PROMPTS].values()}.values(), key=lambda o: o.name),
-            RESOURCES: sorted(self._named[RESOURCES].values(), key=lambda o: o.name),
-            TEMPLATES: sorted(self._named[TEMPLATES].values(), key=lambda o: o.name),
-        }
+    def _index(self, *kinds: str) -> None:
+        self._owners = {row.namespace.lower(): service for service, row in self._rows.items()}
+        for kind in kinds:
+            if kind == PROMPTS:
+                self._named[kind] = _by_spelling(self._prompts())
+            else:
+                self._named[kind] = {offer.name: offer for offer in self._addressed(kind)}
+            offers = {offer.name: offer for offer in self._named[kind].values()}
+            self._all[kind] = sorted(offers.values(), key=lambda offer: offer.name)
 
     def _prompts(self) -> Iterable[Offer]:
         taken: set[str] = set()
@@ -176,27 +178,33 @@ class Offers:
 
     def _addressed(self, kind: str) -> Iterable[Offer]:
         """Resources or templates: those of other services' schemes are refused, shared ones get a prefix."""
-        field_name = KINDS[kind].name
+        name = KINDS[kind].name
         kept = [
-            (service, row, str(definition[field_name]), definition)
+            (service, row, str(definition[name]), definition)
             for service, row, listed in self._rows_of(kind)
-            for definition in listed
-            if self._may_have(service, row, str(definition[field_name]))
+            for definition in self._own(service, kind, listed)
         ]
-        services = Counter(uri for uri in {(service, uri) for service, _, uri, _ in kept} for uri in uri[1:])
+        services = Counter(uri for _, uri in {(service, uri) for service, _, uri, _ in kept})
+        if kind == RESOURCES:
+            self._shared = {}
         for service, row, uri, definition in kept:
             shown = uri if services[uri] == 1 else f"{row.namespace}+{uri}"
-            if shown != uri:
+            if shown != uri and kind == RESOURCES:
                 self._shared.setdefault(uri, []).append(shown)
             pattern = _pattern(uri) if kind == TEMPLATES else None
-            yield Offer(service, row.namespace, shown, uri, {**definition, field_name: shown}, pattern)
+            yield Offer(service, row.namespace, shown, uri, {**definition, name: shown}, pattern)
 
-    def _may_have(self, service: str, row: SpokeRow, uri: str) -> bool:
-        head = uri.partition(":")[0].partition("+")[0].lower()
-        owner = next((name for name, other in self._rows.items() if other.namespace.lower() == head), service)
-        if owner != service:
-            log.warning("offer.refused", service=service, kind=RESOURCES, reason=f"the scheme {head} is {owner}'s")
-        return owner == service
+    def _own(self, service: str, kind: str, listed: Sequence[Definition]) -> list[Definition]:
+        """What a service may show: nothing under the scheme of another."""
+        own = [entry for entry in listed if self._owner_of(str(entry[KINDS[kind].name])) in (None, service)]
+        refused = len(listed) - len(own)
+        if refused != self._refused.get((service, kind), 0):
+            self._refused[service, kind] = refused
+            log.warning("offers.refused", service=service, kind=kind, count=refused, reason="the scheme is another's")
+        return own
+
+    def _owner_of(self, uri: str) -> str | None:
+        return self._owners.get(uri.partition(":")[0].partition("+")[0].lower())
 
     def _rows_of(self, kind: str) -> Iterable[tuple[str, SpokeRow, Sequence[Definition]]]:
         for (service, listed_kind), definitions in sorted(self._listed.items()):

@@ -1,5 +1,7 @@
 """`/mcp`: who calls, which era, and nothing else."""
 
+from collections.abc import Awaitable, Callable
+
 from mcp_types import PROTOCOL_VERSION_META_KEY
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
@@ -15,7 +17,9 @@ from master_mcp.mcp.live import Sessions
 from master_mcp.mcp.methods import Methods
 from master_mcp.mcp.modern import ModernEra
 from master_mcp.mcp.rpc import Message
-from master_mcp.mcp.sse import SseDoor
+from master_mcp.mcp.sse import MESSAGES_PATH, SSE_PATH, SseDoor
+
+Keyed = Callable[[Exchange, Caller], Awaitable[None]]
 
 
 class McpDoor:
@@ -49,11 +53,16 @@ class McpDoor:
             await self._legacy.post(exchange, caller, message)
 
 
-def open_mcp(methods: Methods, news: News, sealer: Sealer, max_request_bytes: int) -> tuple[McpDoor, SseDoor]:
-    """The two doors of MCP over the same methods: `/mcp` for both eras, and the deprecated SSE transport."""
+def mcp_routes(methods: Methods, news: News, sealer: Sealer, max_request_bytes: int) -> dict[str, Keyed]:
+    """The doors of MCP over the same methods, by path: both eras, and the deprecated SSE transport of 2024-11-05."""
     dialogue = Dialogue(methods, news)
     legacy = LegacyEra(dialogue, Sessions(news), sealer)
-    return McpDoor(ModernEra(methods, news), legacy, max_request_bytes), SseDoor(dialogue, news, max_request_bytes)
+    sse = SseDoor(dialogue, news, max_request_bytes)
+    return {
+        "/mcp": McpDoor(ModernEra(methods, news), legacy, max_request_bytes),
+        SSE_PATH: sse.open,
+        MESSAGES_PATH: sse.post,
+    }
 
 
 def _is_modern(exchange: Exchange) -> bool:

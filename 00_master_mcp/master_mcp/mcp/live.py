@@ -73,8 +73,9 @@ class Sessions:
         self._news.remove(self._live.pop(token).listener)
 
     def _make_room(self) -> None:
-        """The longest kept idle session goes: clients that never say goodbye must not fill the memory."""
-        if len(self._live) > MAX_KEPT:
-            idle = next((token for token, live in self._live.items() if not live.busy), None)
-            if idle is not None:
-                self._forget(idle)
+        """The longest kept idle sessions go: clients that never say goodbye must not fill the memory."""
+        surplus = len(self._live) - MAX_KEPT
+        if surplus > 0:
+            before = list(self._live)[:-1]  # not the one that just came
+            for token in [token for token in before if not self._live[token].busy][:surplus]:
+                self._forget(token)

@@ -1,8 +1,14 @@
 """Who listens hears of changes of the lists and of the resources it watches, and of nothing else."""
 
+import asyncio
+from typing import Any
+
+import orjson
 import pytest
 from hubs import RunningHub
-from wire import META, Either, ModernClient, SessionClient, Stream
+from wire import META, Either, ModernClient, SessionClient, Stream, accepts
+
+from master_mcp.mcp import dialogue, live, streaming
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(60)]
 
@@ -116,9 +122,12 @@ async def test_a_subscription_without_end_is_refused(modern: ModernClient, uris:
     assert (await modern.request("subscriptions/listen", asked)).error["code"] == -32602
 
 
-async def test_a_session_may_watch_a_bounded_number_of_resources(session: SessionClient):
-    for number in range(200):
-        await session.request("resources/subscribe", {"uri": f"test://template/{number}/data"})
+async def test_a_session_may_watch_a_bounded_number_of_resources(
+    session: SessionClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(dialogue, "MAX_WATCHED", 2)  # the real bound takes hundreds of round trips
+    for number in range(2):
+        assert (await session.request("resources/subscribe", {"uri": f"test://template/{number}/data"})).result == {}
     error = (await session.request("resources/subscribe", {"uri": WATCHED})).error
     assert error["data"]["code"] == "over_budget"
 
@@ -128,3 +137,47 @@ async def test_a_session_that_ends_watches_nothing(hub: RunningHub, session: Ses
     assert "test://template/gone/data" in hub.hub.catalog.news.wanted("conformance")
     await session.end()
     assert "test://template/gone/data" not in hub.hub.catalog.news.wanted("conformance")
+
+
+async def test_the_longest_kept_idle_session_makes_room(hub: RunningHub, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(live, "MAX_KEPT", 1)  # the real bound is thousands
+    uris = [f"test://template/room-{number}/data" for number in range(3)]
+    for uri in uris:
+        async with SessionClient(f"{hub.url}/mcp", hub.admin) as session:
+            await session.request("resources/subscribe", {"uri": uri})
+    watched = hub.hub.catalog.news.wanted("conformance")
+    assert watched & set(uris) == {uris[-1]}
+
+
+async def test_a_session_that_only_listed_is_not_kept(hub: RunningHub, session: SessionClient):
+    before = hub.hub.catalog.news.listeners
+    await session.request("tools/list")
+    await session.call("test_echo")
+    assert hub.hub.catalog.news.listeners == before
+
+
+async def test_an_idle_stream_shows_signs_of_life(modern: ModernClient, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(streaming, "KEEPALIVE_S", 0.01)  # the real one is 15 seconds
+    async with modern.changes() as stream:
+        while b": ping" not in stream.arrived():
+            await asyncio.sleep(0)
+
+
+async def test_the_rounds_of_a_question_are_requests_of_their_own(
+    hub: RunningHub, session: SessionClient, monkeypatch: pytest.MonkeyPatch
+):
+    upstream = hub.hub.fleet.members["conformance"].upstream
+    assert upstream is not None
+    ids: list[object] = []
+    post = upstream.transport.post
+
+    async def noting(body: bytes, *rest: Any) -> Any:
+        ids.append(orjson.loads(body)["id"])
+        return await post(body, *rest)
+
+    monkeypatch.setattr(upstream.transport, "post", noting)  # the request is the real one; only its id is noted
+    session.answer = accepts
+    await session.request("prompts/get", {"name": "test_input_required_result_prompt"}, request_id="mine")
+    asked = [found for found in ids if found != 0]
+    assert asked[0] == "mine"
+    assert len(set(asked)) == len(asked) == 2
