@@ -21,6 +21,7 @@ from fleetkit.settings import SpokeRow
 from fleetkit.shapes import mapping
 from fleetkit.spoke import Setting, SpokeOptions
 from fleetkit.store import Store
+from master_mcp.approvals.record import Approval, Status
 from master_mcp.approvals.room import Approvals
 from master_mcp.audit import Audit
 from master_mcp.auth.caller import Caller
@@ -87,6 +88,13 @@ def person(name: str, *groups: str, role: str = "operator") -> Caller:
 
 AGENT, OTHER = person("agent", role="agent"), person("other", role="agent")
 ANNA, BERT, CARL = person("anna"), person("bert"), person("carl")
+
+HELD = Approval(
+    id="ap_1", status=Status.pending, service="shed", tool="shed.burn", schema_hash="s", args_hash="a",
+    requester_id=AGENT.id, requester_name=AGENT.name, door="mcp", correlation_id="c", risk=Risk.destroy, plan="burn",
+    rule="r", effect=Effect.approve, quorum=1, group_name="operators", escalate_to=None, execute_on_approval=False,
+    created_at=0.0, expires_at=2000.0, execution_s=60.0,
+)  # fmt: skip
 
 
 def shed_spoke(done: list[str]) -> Spoke:

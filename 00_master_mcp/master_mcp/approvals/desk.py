@@ -145,7 +145,8 @@ class Desk:
         if any(getattr(approval, name) != value for name, value in _identity(asked).items()):
             raise Refused(
                 f"approval {approval_id} is for another call: other arguments, another key, or a tool that has "
-                "changed since; repeat the call to ask anew"
+                "changed since; repeat the call to ask anew",
+                approval_id=approval_id,
             )
         return approval
 
@@ -159,7 +160,8 @@ class Desk:
         caller, channel = asked.call.caller, eyes.ELICITATION
         after = await self._deciding.decide(approval.id, caller, approve=approve, reason=reason, channel=channel)
         if not approve:
-            raise Refused(f"{approval.tool} was not run: the person at the client declined {approval.id}")
+            said = f"{approval.tool} was not run: the person at the client declined {approval.id}"
+            raise Refused(said, approval_id=approval.id)
         return after
 
     def _new(self, asked: Asked, risk: Risk, plan: str, verdict: Verdict) -> Approval:
@@ -199,7 +201,7 @@ class Desk:
         recently = approvals.c.ended_at > at - self._settings.ask_again_after_s
         denied = book.first(db, mine, approvals.c.status == Status.denied, recently)
         if denied is not None:
-            raise Refused(f"{wanted.tool} with these arguments was denied ({denied.id}) by {denied.note}")
+            raise Refused(f"{wanted.tool} with these arguments was denied by {denied.note}", approval_id=denied.id)
         if book.count(db, pending, approvals.c.requester_id == wanted.requester_id) >= self._settings.max_pending:
             raise OverBudget(
                 f"{self._settings.max_pending} calls of key {wanted.requester_name!r} wait for a decision: "
@@ -256,7 +258,8 @@ def _grant(approval: Approval, asked: Asked, params: Mapping[str, Any], answers:
 def _too_late(approval: Approval, at: float) -> Conflict:
     expires = approval.execution_expires_at
     if approval.status is Status.approved and expires is not None and expires <= at:
-        return Conflict(f"the time to run approval {approval.id} is over: repeat the call to ask anew")
+        over = f"the time to run approval {approval.id} is over: repeat the call to ask anew"
+        return Conflict(over, approval_id=approval.id)
     return book.settled(approval)
 
 
