@@ -35,7 +35,6 @@ from master_mcp.resilience.breaker import Breaker
 from master_mcp.store import audit, open_hub_store
 
 TOKEN = "fst_shed"
-CAN_ASK = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
 
 CONFIRM = Verdict(Effect.confirm, "test: confirm")
 APPROVE = Verdict(Effect.approve, "test: approve")

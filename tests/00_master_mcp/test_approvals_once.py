@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from fleetkit import trust
 from fleetkit.errors import FleetError
+from fleetkit.shapes import mapping
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import CatalogTool
 from master_mcp.proxy.call import ToolCall
@@ -36,10 +37,10 @@ def mutants(seed: int) -> Iterator[Mapping[str, Any]]:
 
 def _object(raw: bytes) -> Mapping[str, Any] | None:
     try:
-        found = orjson.loads(raw)
+        found: object = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-    return found if isinstance(found, dict) else None
+    return mapping(found) if isinstance(found, dict) else None
 
 
 async def outcomes(*calls: Any) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from held import CONFIRM, ByRisk
 from hubs import RunningHub, running_hub, settle
-from wire import ERAS, Either, Message, ModernClient, accepts
+from wire import ERAS, Either, Message, ModernClient, accepts, declines
 
 from master_mcp.approvals.questions import QUESTION
 
@@ -81,7 +81,7 @@ async def test_the_question_shows_who_wants_what(agent: Either) -> None:
     assert "with exactly these arguments" in message
 
 
-@pytest.mark.parametrize("answer", [lambda _: {"action": "decline"}, person(approve=False), person(approve="yes")])
+@pytest.mark.parametrize("answer", [declines, person(approve=False), person(approve="yes")])
 async def test_a_call_never_runs_once_its_person_says_no(
     strict: RunningHub, agent: Either, answer: Callable[[Message], Message]
 ) -> None:
@@ -152,7 +152,7 @@ async def test_a_yes_is_good_for_this_call_of_this_key_only(strict: RunningHub, 
     assert await code(await modern_agent.call("test_image_content", {}, **carried)) == "refused"
     async with ModernClient(f"{strict.url}/mcp", strict.admin) as other:
         assert await code(await other.call(TOOL, {}, **carried)) == "refused"
-    forged = {**carried, "requestState": carried["requestState"][:-1] + "x"}
+    forged: dict[str, Any] = {**carried, "requestState": asked["requestState"][:-1] + "x"}
     assert await code(await modern_agent.call(TOOL, {}, **forged)) == "refused"
     assert (await modern_agent.call(TOOL, {}, **carried)).said == SAID
 
