@@ -14,7 +14,7 @@ from hubs import in_own_task
 
 from fleetkit import Assessment, Risk, Spoke, settings, trust
 from fleetkit.approval_settings import ApprovalSettings
-from fleetkit.errors import NeedsApproval
+from fleetkit.errors import NeedsApproval, NotFound
 from fleetkit.metrics import Metrics
 from fleetkit.server import SpokeServer
 from fleetkit.settings import SpokeRow
@@ -38,6 +38,7 @@ TOKEN = "fst_shed"
 
 CONFIRM = Verdict(Effect.confirm, "test: confirm")
 APPROVE = Verdict(Effect.approve, "test: approve")
+HIGH = ("roof", "tower", "cellar")
 DENY = Verdict(Effect.deny, "test: deny", "not here")
 ALLOW = Verdict(Effect.allow, "test: allow")
 
@@ -101,7 +102,7 @@ def shed_spoke(done: list[str]) -> Spoke:
     spoke = Spoke("shed")
 
     def assess(what: str, dry_run: bool = False) -> Assessment:
-        risk = Risk.read if dry_run or what == "nothing" else Risk.destroy if what == "roof" else Risk.change
+        risk = Risk.read if dry_run or what == "nothing" else Risk.destroy if what in HIGH else Risk.change
         return Assessment(risk, f"paint {what}")
 
     @spoke.tool(risk=Risk.destroy)
@@ -115,6 +116,10 @@ def shed_spoke(done: list[str]) -> Spoke:
         """Paint something; with dry_run only show it."""
         if not dry_run:
             done.append(f"paint {what}")
+        elif what == "cellar":
+            raise NotFound("no cellar")
+        elif what == "tower":
+            return {"look": "a painted tower"}
         return {"diff": f"- {what}\n+ painted {what}"}
 
     @spoke.tool(risk=Risk.destroy, reveals="value")

@@ -5,7 +5,7 @@ import random
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import hypothesis
 import orjson
@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from fleetkit import trust
 from fleetkit.errors import FleetError
-from fleetkit.shapes import mapping
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import CatalogTool
 from master_mcp.proxy.call import ToolCall
@@ -40,7 +39,7 @@ def _object(raw: bytes) -> Mapping[str, Any] | None:
         found: object = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-    return mapping(found) if isinstance(found, dict) else None
+    return cast("Mapping[str, Any]", found) if isinstance(found, dict) else None
 
 
 async def outcomes(*calls: Any) -> list[str]:
