@@ -80,7 +80,7 @@ async def test_bytes_are_delivered_as_they_are(status: int) -> None:
     async with answering(status, b"") as (url, seen):
         await http.deliver(url, b'{ "a": 1 }', {"x-signature": "s"})
     headers, body = seen[0]
-    assert (body, headers["x-signature"], headers["content-type"]) == (b'{ "a": 1 }', "s", "application/json")
+    assert (body, headers["x-signature"], headers["Content-Type"]) == (b'{ "a": 1 }', "s", "application/json")
 
 
 @pytest.mark.parametrize("status", [302, 404, 500])
