@@ -34,6 +34,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY = 4 * settings.MIB
+KEEP_ALIVE_S = 75  # longer than clients keep a connection: one that a server closes may be just about to be used
 MCP_PATH = "/mcp"
 
 log = get_logger()
@@ -251,6 +252,7 @@ async def _serve(server: SpokeServer, listener: socket.socket) -> None:
             log_config=None,
             access_log=False,
             proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=3,
         )
     )

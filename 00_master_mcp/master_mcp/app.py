@@ -17,7 +17,7 @@ from fleetkit.hub import CALL_PATH
 from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.secrets import GRANT_PATH
-from fleetkit.server import listen, settle
+from fleetkit.server import KEEP_ALIVE_S, listen, settle
 from fleetkit.settings import FleetSettings
 from fleetkit.spoke import Spoke
 from master_mcp import approval_tools, hub_tools
@@ -176,6 +176,7 @@ async def _serve(
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=3,
             )
         )

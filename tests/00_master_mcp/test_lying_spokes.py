@@ -9,6 +9,9 @@ import spoken
 from hubs import ask, call, listening, rows, running_hub, settle, text_of
 from support import free_port
 
+from fleetkit import server
+from master_mcp.proxy import remote
+
 LIES = [
     (spoken.invalid_json, "unavailable", "not JSON"),
     (spoken.not_an_object, "unavailable", "not a JSON-RPC message"),
@@ -151,3 +154,7 @@ async def test_a_hung_spoke_holds_up_neither_the_list_nor_another_spoke(tmp_path
         assert len(listed["result"]["tools"]) == 5
         assert not looking.done()
         looking.cancel()
+
+
+def test_an_idle_connection_is_given_up_by_the_hub_before_the_spoke_closes_it() -> None:
+    assert remote.IDLE_S < server.KEEP_ALIVE_S

@@ -16,6 +16,12 @@ from linux_cli_mcp.options import LinuxOptions
 from linux_cli_mcp.policy import Paths
 
 
+def written(path: Path) -> tuple[int, ...]:
+    """What changes with a write, and not with a look."""
+    info = path.stat()
+    return info.st_ino, info.st_mode, info.st_size, info.st_mtime_ns, info.st_ctime_ns
+
+
 def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -50,7 +56,7 @@ async def test_append_adds_at_the_end_and_makes_a_missing_file(linux: SpokeClien
 
 async def test_a_dry_run_shows_the_change_and_does_nothing(linux: SpokeClient, work: Path) -> None:
     (work / "a").write_text("old")
-    before = (work / "a").stat()
+    before = written(work / "a")
     tools: dict[str, Any] = {
         "writeFile": {"content": "new"},
         "editFile": {"edits": [{"search": "old", "replace": "new"}]},
@@ -63,7 +69,7 @@ async def test_a_dry_run_shows_the_change_and_does_nothing(linux: SpokeClient, w
     change = await linux.call("writeFile", path="new/folder/file", content="x", dry_run=True)
     assert change["created"]
     assert not (work / "new").exists()
-    assert (work / "a").stat() == before
+    assert written(work / "a") == before
     assert await linux.call("getFileHistory", path="a") == []
 
 
@@ -80,10 +86,10 @@ async def test_who_may_only_read_may_see_what_a_change_would_be(linux: SpokeClie
 
 async def test_the_same_content_is_no_change_and_leaves_no_backup(linux: SpokeClient, work: Path) -> None:
     (work / "a").write_text("same")
-    before = (work / "a").stat()
+    before = written(work / "a")
     change = await linux.call("writeFile", path="a", content="same")
     assert (change["changed"], change["diff"], change["backup_id"]) == (False, "", None)
-    assert (work / "a").stat() == before
+    assert written(work / "a") == before
 
 
 @pytest.mark.parametrize("tool", ["writeFile", "editFile", "restoreFile"])

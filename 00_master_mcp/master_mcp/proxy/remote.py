@@ -7,6 +7,8 @@ import aiohttp
 from fleetkit.errors import OverBudget, Unavailable
 from master_mcp.proxy.transport import EventReader, OnEvent, Reply
 
+IDLE_S = 30  # below the time after which a spoke closes an idle connection
+
 
 class HttpTransport:
     """A spoke behind a URL, over one kept-alive pool of its own."""
@@ -58,7 +60,7 @@ def _why(error: Exception) -> str:
 def open_pool() -> aiohttp.ClientSession:
     """One pool per spoke: a hung spoke can use up only its own connections."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
         timeout=aiohttp.ClientTimeout(total=None, connect=5),
         auto_decompress=False,
         cookie_jar=aiohttp.DummyCookieJar(),
