@@ -14,13 +14,14 @@ from hubs import in_own_task
 
 from fleetkit import Assessment, Risk, Spoke, settings, trust
 from fleetkit.approval_settings import ApprovalSettings
-from fleetkit.errors import NeedsApproval
+from fleetkit.errors import NeedsApproval, NotFound
 from fleetkit.metrics import Metrics
 from fleetkit.server import SpokeServer
 from fleetkit.settings import SpokeRow
 from fleetkit.shapes import mapping
 from fleetkit.spoke import Setting, SpokeOptions
 from fleetkit.store import Store
+from master_mcp.approvals.record import Approval, Status
 from master_mcp.approvals.room import Approvals
 from master_mcp.audit import Audit
 from master_mcp.auth.caller import Caller
@@ -34,10 +35,10 @@ from master_mcp.resilience.breaker import Breaker
 from master_mcp.store import audit, open_hub_store
 
 TOKEN = "fst_shed"
-CAN_ASK = {"io.modelcontextprotocol/clientCapabilities": {"elicitation": {}}}
 
 CONFIRM = Verdict(Effect.confirm, "test: confirm")
 APPROVE = Verdict(Effect.approve, "test: approve")
+HIGH = ("roof", "tower", "cellar")
 DENY = Verdict(Effect.deny, "test: deny", "not here")
 ALLOW = Verdict(Effect.allow, "test: allow")
 
@@ -88,13 +89,20 @@ def person(name: str, *groups: str, role: str = "operator") -> Caller:
 AGENT, OTHER = person("agent", role="agent"), person("other", role="agent")
 ANNA, BERT, CARL = person("anna"), person("bert"), person("carl")
 
+HELD = Approval(
+    id="ap_1", status=Status.pending, service="shed", tool="shed.burn", schema_hash="s", args_hash="a",
+    requester_id=AGENT.id, requester_name=AGENT.name, door="mcp", correlation_id="c", risk=Risk.destroy, plan="burn",
+    rule="r", effect=Effect.approve, quorum=1, group_name="operators", escalate_to=None, execute_on_approval=False,
+    created_at=0.0, expires_at=2000.0, execution_s=60.0,
+)  # fmt: skip
+
 
 def shed_spoke(done: list[str]) -> Spoke:
     """A spoke whose tools write down in `done` what they did."""
     spoke = Spoke("shed")
 
     def assess(what: str, dry_run: bool = False) -> Assessment:
-        risk = Risk.read if dry_run or what == "nothing" else Risk.destroy if what == "roof" else Risk.change
+        risk = Risk.read if dry_run or what == "nothing" else Risk.destroy if what in HIGH else Risk.change
         return Assessment(risk, f"paint {what}")
 
     @spoke.tool(risk=Risk.destroy)
@@ -108,6 +116,10 @@ def shed_spoke(done: list[str]) -> Spoke:
         """Paint something; with dry_run only show it."""
         if not dry_run:
             done.append(f"paint {what}")
+        elif what == "cellar":
+            raise NotFound("no cellar")
+        elif what == "tower":
+            return {"look": "a painted tower"}
         return {"diff": f"- {what}\n+ painted {what}"}
 
     @spoke.tool(risk=Risk.destroy, reveals="value")

@@ -3,22 +3,15 @@
 from dataclasses import replace
 
 import pytest
-from held import AGENT, ANNA, BERT, OTHER, person
+from held import AGENT, ANNA, BERT, HELD, OTHER, person
 
 from fleetkit.errors import Conflict, FleetError, Refused
-from fleetkit.risk import Risk
 from master_mcp.approvals import eyes
 from master_mcp.approvals.record import Approval, Decision, Status
 from master_mcp.auth.caller import Caller
 from master_mcp.policy.verdict import Effect
 
 NOW = 1000.0
-HELD = Approval(
-    id="ap_1", status=Status.pending, service="shed", tool="shed.burn", schema_hash="s", args_hash="a",
-    requester_id=AGENT.id, requester_name=AGENT.name, door="mcp", correlation_id="c", risk=Risk.destroy, plan="burn",
-    rule="r", effect=Effect.approve, quorum=1, group_name="operators", escalate_to=None, execute_on_approval=False,
-    created_at=0.0, expires_at=2000.0, execution_s=60.0,
-)  # fmt: skip
 ANNAS = replace(HELD, requester_id=ANNA.id, requester_name=ANNA.name)
 CONFIRM = replace(HELD, effect=Effect.confirm)
 ANNAS_CONFIRM = replace(ANNAS, effect=Effect.confirm)

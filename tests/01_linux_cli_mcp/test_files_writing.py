@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fleetkit import Conflict, Invalid, OverBudget
+from fleetkit import Conflict, Invalid, NeedsApproval, OverBudget, Risk
 from fleetkit.testing import SpokeClient
 from linux_cli_mcp.atomic import put
 from linux_cli_mcp.jail import Jail
@@ -71,6 +71,17 @@ async def test_a_dry_run_shows_the_change_and_does_nothing(linux: SpokeClient, w
     assert not (work / "new").exists()
     assert written(work / "a") == before
     assert await linux.call("getFileHistory", path="a") == []
+
+
+async def test_who_may_only_read_may_see_what_a_change_would_be(linux: SpokeClient, work: Path) -> None:
+    (work / "a").write_text("old")
+    change = await linux.call("writeFile", path="a", content="new", dry_run=True, allow=Risk.read)
+    assert "-old" in change["diff"]
+    for not_only_shown in (False, "true", 1):
+        with pytest.raises(NeedsApproval) as held:
+            await linux.call("writeFile", path="a", content="new", dry_run=not_only_shown, allow=Risk.read)
+        assert held.value.plan == "write a"
+    assert (work / "a").read_text() == "old"
 
 
 async def test_the_same_content_is_no_change_and_leaves_no_backup(linux: SpokeClient, work: Path) -> None:

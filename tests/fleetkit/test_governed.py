@@ -243,6 +243,12 @@ async def test_a_held_call_says_its_plan_and_does_nothing(client: SpokeClient, d
     assert (held.value.plan, done) == ("delete /srv", [])
 
 
+async def test_a_held_call_says_the_risk_that_was_found(client: SpokeClient, done: list[str]):
+    for arguments, tool, risk in (({"path": "/srv"}, "delete", "destroy"), ({}, "wipe", "destroy")):
+        answer = await raw(client, tool, arguments, allow(tool, arguments, Risk.read))
+        assert (answer.is_error, answer.meta["fleet/risk"], done) == (True, risk, [])
+
+
 async def test_a_held_tool_without_an_assessment_still_says_what_it_is(client: SpokeClient):
     with pytest.raises(NeedsApproval) as held:
         await client.call("wipe", allow=Risk.change)

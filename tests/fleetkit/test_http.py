@@ -4,7 +4,7 @@ from support import free_port
 
 from fleetkit import correlation, http
 from fleetkit.correlation import Context
-from fleetkit.errors import Conflict, FleetError, OverBudget, TimedOut, Unavailable
+from fleetkit.errors import Conflict, FleetError, NeedsApproval, OverBudget, TimedOut, Unavailable
 
 
 async def test_an_object_is_sent_and_an_object_comes_back() -> None:
@@ -65,3 +65,34 @@ async def test_a_server_that_never_answers_times_out() -> None:
     async with answering(200) as (url, _):
         with pytest.raises(TimedOut, match="within"):
             await http.post_json(url, {}, timeout_s=1e-9)
+
+
+async def test_a_held_call_keeps_its_plan_and_its_id() -> None:
+    held = b'{"code": "needs_approval", "message": "held", "plan": "burn it", "approval_id": "ap_1"}'
+    async with answering(202, held) as (url, _):
+        with pytest.raises(NeedsApproval) as error:
+            await http.post_json(url, {})
+    assert (error.value.plan, error.value.approval_id) == ("burn it", "ap_1")
+
+
+@pytest.mark.parametrize("status", [200, 204, 299])
+async def test_bytes_are_delivered_as_they_are(status: int) -> None:
+    async with answering(status, b"") as (url, seen):
+        await http.deliver(url, b'{ "a": 1 }', {"x-signature": "s"})
+    headers, body = seen[0]
+    assert (body, headers["x-signature"], headers["Content-Type"]) == (b'{ "a": 1 }', "s", "application/json")
+
+
+@pytest.mark.parametrize("status", [302, 404, 500])
+async def test_bytes_that_are_not_taken_are_unavailable(status: int) -> None:
+    async with answering(status, b"", {"location": "http://127.0.0.1:1/"}) as (url, _):
+        with pytest.raises(Unavailable, match=f"answered {status}"):
+            await http.deliver(url, b"{}", {})
+
+
+async def test_bytes_that_nobody_takes_in_time_or_at_all_say_so() -> None:
+    with pytest.raises(Unavailable, match="cannot reach"):
+        await http.deliver(f"http://127.0.0.1:{free_port()}", b"{}", {})
+    async with answering(200) as (url, _):
+        with pytest.raises(TimedOut, match="within"):
+            await http.deliver(url, b"{}", {}, 1e-9)

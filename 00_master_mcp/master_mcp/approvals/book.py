@@ -81,4 +81,5 @@ def settled(approval: Approval) -> Conflict:
         Status.in_doubt: "was started and its outcome is unknown: look at what it changed, then repeat the call",
         Status.pending: "still waits for a decision: see `fleet approvals show`",
     }
-    return Conflict(f"approval {approval.id} {done.get(approval.status, f'is {approval.status}: repeat the call')}")
+    what = done.get(approval.status, f"is {approval.status}: repeat the call")
+    return Conflict(f"approval {approval.id} {what}", approval_id=approval.id)

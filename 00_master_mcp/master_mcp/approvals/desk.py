@@ -9,19 +9,19 @@ import orjson
 import sqlalchemy as sa
 
 from fleetkit.approval_settings import ApprovalSettings
-from fleetkit.errors import Conflict, NeedsApproval, OverBudget, Refused
+from fleetkit.errors import Conflict, NeedsApproval, Refused
 from fleetkit.risk import Risk
 from fleetkit.scrub import scrubber
 from fleetkit.shapes import mapping
 from fleetkit.store import Store
-from master_mcp.approvals import book, eyes
+from master_mcp.approvals import book, eyes, holding
 from master_mcp.approvals.deciding import MAX_REASON, Clock, Deciding
 from master_mcp.approvals.events import Events
 from master_mcp.approvals.questions import QUESTION, Questions, State, can_ask
 from master_mcp.approvals.record import Approval, Status
 from master_mcp.policy.verdict import Effect, Verdict
 from master_mcp.proxy.answer import Message
-from master_mcp.proxy.held import Grant, Terms, reveals, schema_hash
+from master_mcp.proxy.held import Grant, Terms, reveals
 from master_mcp.proxy.request import Asked
 from master_mcp.proxy.track import outcome_of
 from master_mcp.store import approvals
@@ -52,11 +52,11 @@ class Desk:
     async def find(self, asked: Asked, risk: Risk, terms: Terms) -> Grant | None:
         """See `proxy.held.Approvals`."""
         where = (
-            book.binding(_identity(asked)),
+            book.binding(holding.identity(asked)),
             approvals.c.status == Status.approved,
             approvals.c.execution_expires_at > self._clock(),
             approvals.c.risk.in_([known for known in Risk if known.covers(risk)]),
-            *_under(terms),
+            *holding.under(terms),
         )
         found = await self._store.read(lambda db: book.first(db, *where))
         return None if found is None else _grant(found, asked, asked.call.params)
@@ -87,7 +87,7 @@ class Desk:
         values = {"status": Status.executing, "claim": grant.token, "started_at": at, "due_at": at + GIVE_UP_S}
 
         def work(db: sa.Connection) -> None:
-            identity = book.binding(_identity(asked))
+            identity = book.binding(holding.identity(asked))
             if book.move(db, at, grant.approval_id, (before,), identity, where, **values) is None:
                 raise _too_late(book.get(db, grant.approval_id), at)
 
@@ -95,8 +95,8 @@ class Desk:
 
     async def hold(self, asked: Asked, risk: Risk, plan: str, verdict: Verdict) -> Message:
         """See `proxy.held.Approvals`. The same call of the same requester that still waits is the same approval."""
-        wanted = self._new(asked, risk, plan, verdict)
-        held, is_new = await self._store.write(lambda db: self._hold(db, wanted))
+        wanted = holding.record(asked, risk, plan, verdict, self._clock())
+        held, is_new = await self._store.write(lambda db: holding.insert(db, wanted, self._settings))
         if is_new:
             self._events.tell("held", held)
         if held.effect is Effect.confirm and can_ask(asked.call.params):
@@ -142,10 +142,11 @@ class Desk:
     async def _bound(self, approval_id: str, asked: Asked) -> Approval:
         """The approval when it is for exactly this call of this caller; raises NotFound or Refused otherwise."""
         approval = await self._store.read(lambda db: book.get(db, approval_id))
-        if any(getattr(approval, name) != value for name, value in _identity(asked).items()):
+        if any(getattr(approval, name) != value for name, value in holding.identity(asked).items()):
             raise Refused(
                 f"approval {approval_id} is for another call: other arguments, another key, or a tool that has "
-                "changed since; repeat the call to ask anew"
+                "changed since; repeat the call to ask anew",
+                approval_id=approval_id,
             )
         return approval
 
@@ -159,55 +160,9 @@ class Desk:
         caller, channel = asked.call.caller, eyes.ELICITATION
         after = await self._deciding.decide(approval.id, caller, approve=approve, reason=reason, channel=channel)
         if not approve:
-            raise Refused(f"{approval.tool} was not run: the person at the client declined {approval.id}")
+            said = f"{approval.tool} was not run: the person at the client declined {approval.id}"
+            raise Refused(said, approval_id=approval.id)
         return after
-
-    def _new(self, asked: Asked, risk: Risk, plan: str, verdict: Verdict) -> Approval:
-        at, call = self._clock(), asked.call
-        expires = at + verdict.approval_expires_s
-        escalates = None if verdict.escalate_after_s is None else at + verdict.escalate_after_s
-        return Approval(
-            id=f"ap_{secrets.token_hex(8)}",
-            status=Status.pending,
-            arguments=asked.arguments,
-            requester_name=call.caller.name,
-            door=call.door,
-            correlation_id=call.correlation_id,
-            risk=risk,
-            plan=plan,
-            rule=verdict.rule,
-            effect=verdict.effect,
-            quorum=verdict.quorum,
-            group_name=verdict.group,
-            escalate_to=verdict.escalate_to,
-            execute_on_approval=verdict.execute_on_approval,
-            created_at=at,
-            expires_at=expires,
-            execution_s=verdict.execution_expires_s,
-            escalates_at=escalates,
-            due_at=expires if escalates is None else min(expires, escalates),
-            **_identity(asked),
-        )
-
-    def _hold(self, db: sa.Connection, wanted: Approval) -> tuple[Approval, bool]:
-        mine, at = book.binding(vars(wanted)), wanted.created_at
-        pending = approvals.c.status == Status.pending
-        alike = (approvals.c.risk == wanted.risk, *_under(wanted.terms))
-        same = book.first(db, mine, pending, approvals.c.expires_at > at, *alike)
-        if same is not None:
-            return same, False
-        recently = approvals.c.ended_at > at - self._settings.ask_again_after_s
-        denied = book.first(db, mine, approvals.c.status == Status.denied, recently)
-        if denied is not None:
-            raise Refused(f"{wanted.tool} with these arguments was denied ({denied.id}) by {denied.note}")
-        if book.count(db, pending, approvals.c.requester_id == wanted.requester_id) >= self._settings.max_pending:
-            raise OverBudget(
-                f"{self._settings.max_pending} calls of key {wanted.requester_name!r} wait for a decision: "
-                "wait for them, or withdraw some with master.deny",
-                retry_after=60.0,
-            )
-        db.execute(approvals.insert().values(vars(wanted)))
-        return wanted, True
 
     async def _ask_on(self, grant: Grant, answer: Message, at: float) -> Message:
         """Let the client answer the tool's question once, within the same execution."""
@@ -232,22 +187,6 @@ class Desk:
         return {"result": scrubber.data(kept), "note": None}
 
 
-def _identity(asked: Asked) -> dict[str, Any]:
-    """What an approval is bound to."""
-    return {
-        "service": asked.tool.service,
-        "tool": asked.tool.id,
-        "schema_hash": schema_hash(asked.tool),
-        "args_hash": asked.args_hash,
-        "requester_id": asked.call.caller.id,
-    }
-
-
-def _under(terms: Terms) -> tuple[sa.ColumnElement[bool], ...]:
-    columns = approvals.c
-    return columns.effect == terms.effect, columns.quorum == terms.quorum, columns.group_name == terms.group
-
-
 def _grant(approval: Approval, asked: Asked, params: Mapping[str, Any], answers: str | None = None) -> Grant:
     token, keeps = secrets.token_hex(16), not reveals(asked.tool)
     return Grant(approval.id, approval.risk, approval.terms, params, token, answers, keeps)
@@ -256,7 +195,8 @@ def _grant(approval: Approval, asked: Asked, params: Mapping[str, Any], answers:
 def _too_late(approval: Approval, at: float) -> Conflict:
     expires = approval.execution_expires_at
     if approval.status is Status.approved and expires is not None and expires <= at:
-        return Conflict(f"the time to run approval {approval.id} is over: repeat the call to ask anew")
+        over = f"the time to run approval {approval.id} is over: repeat the call to ask anew"
+        return Conflict(over, approval_id=approval.id)
     return book.settled(approval)
 
 

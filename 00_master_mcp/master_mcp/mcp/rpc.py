@@ -24,7 +24,8 @@ _NEWER = ("resultType", "ttlMs", "cacheScope")  # what a result of 2026-07-28 sa
 CORRELATION_META = "fleet/correlation_id"
 INSTRUCTIONS = (
     "One endpoint to many tool domains. Tool names are <domain>_<action>; master_listServices shows the domains "
-    "and their health. A result with code needs_approval was not run: tell the user what it would do."
+    "and their health. A result with code needs_approval was not run: tell the user what it would do, and once it is "
+    "approved repeat the identical call."
 )
 
 

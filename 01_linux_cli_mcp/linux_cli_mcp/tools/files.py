@@ -1,8 +1,9 @@
 """Files: read, change with undo, list and search, all inside the jail."""
 
 import asyncio
+from collections.abc import Callable
 
-from fleetkit import Risk
+from fleetkit import Assessment, Risk
 from linux_cli_mcp import reading, spoke
 from linux_cli_mcp.diff import Edit
 from linux_cli_mcp.files import Change, Guard
@@ -12,6 +13,15 @@ from linux_cli_mcp.reading import FileText, Unit
 from linux_cli_mcp.search import Found, Listing, Search, list_folder
 from linux_cli_mcp.state import Linux
 from linux_cli_mcp.text import Encoding, encode, parse_mode
+
+
+def _assess(verb: str) -> Callable[..., Assessment]:
+    """A change, unless it is only to be shown."""
+
+    def assess(path: str, dry_run: object = False, **_others: object) -> Assessment:
+        return Assessment(Risk.read if dry_run is True else Risk.change, f"{verb} {path}")
+
+    return assess
 
 
 @spoke.tool(risk=Risk.read, untrusted=True, aliases=("os.linux.cli.readFile",))
@@ -40,7 +50,7 @@ async def read_file(
     return await asyncio.to_thread(work)
 
 
-@spoke.tool(risk=Risk.change, aliases=("os.linux.cli.writeFile",))
+@spoke.tool(risk=Risk.change, assess=_assess("write"), aliases=("os.linux.cli.writeFile",))
 async def write_file(
     path: str,
     content: str,
@@ -68,7 +78,7 @@ async def write_file(
     return await asyncio.to_thread(files.write, path, encode(content, encoding), append=append, guard=guard)
 
 
-@spoke.tool(risk=Risk.change)
+@spoke.tool(risk=Risk.change, assess=_assess("edit"))
 async def edit_file(path: str, edits: list[Edit], expected_sha256: str | None = None, dry_run: bool = False) -> Change:
     """Replace exact pieces of a UTF-8 text file, all of them or none, and return the diff; restoreFile undoes it.
 
@@ -88,7 +98,7 @@ async def get_file_history(path: str) -> list[Backup]:
     return await asyncio.to_thread(spoke.state(Linux).files.backups, path)
 
 
-@spoke.tool(risk=Risk.change)
+@spoke.tool(risk=Risk.change, assess=_assess("restore"))
 async def restore_file(path: str, backup_id: str, expected_sha256: str | None = None, dry_run: bool = False) -> Change:
     """Put a file back to what it was before one change. The state it replaces is kept too, so this can be undone.
 
