@@ -10,6 +10,7 @@ import spoken
 from faulty import Faulty
 from hubs import RunningHub, call, listening, rows, running_hub, settle, text_of
 
+from fleetkit.correlation import Caller
 from fleetkit.errors import NotFound, Unavailable
 from fleetkit.metrics import Metrics
 from fleetkit.risk import Risk
@@ -20,6 +21,7 @@ from master_mcp.resilience.breaker import State
 from master_mcp.resilience.breakers import Breakers
 from master_mcp.store import open_hub_store
 
+OPERATOR = Caller("k", "k", "operator")
 LOOK = CatalogTool("os.odd.look", "os_odd_look", "odd", "look", Risk.read, False, None, {})
 LISTEN = CatalogTool("os.odd.listen", "os_odd_listen", "odd", "listen", Risk.read, False, None, {})
 
@@ -271,3 +273,22 @@ async def test_a_breaker_that_was_open_when_the_hub_stopped_closes_at_the_first_
     async with listening(Faulty().app(faulty.tool())) as url, running_hub(tmp_path, rows(odd=url)) as hub:
         await settle(hub, "odd")
         assert text_of(await call(hub, "os_odd_look")) == "seen"
+
+
+async def test_a_spoke_that_is_down_is_looked_at_when_it_is_wanted(tmp_path: Path) -> None:
+    async with running_hub(tmp_path, rows(odd="http://127.0.0.1:9")) as hub:
+        await settle(hub, "odd")
+        watcher = hub.hub.fleet.members["odd"].watcher
+        assert watcher is not None
+        looks: list[None] = []
+        watcher.poke = lambda: looks.append(None)  # what it would do is its own test
+        for _ in range(3):
+            await wanted(hub)
+        assert len(looks) == 1
+
+
+async def wanted(hub: RunningHub) -> None:
+    """Ask for a tool of the spoke that is down, as if it were listed."""
+    with pytest.raises(Unavailable):
+        async with hub.hub.resilience.admitted(OPERATOR, LOOK):
+            raise AssertionError("it was let through")

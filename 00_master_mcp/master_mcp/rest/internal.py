@@ -63,7 +63,7 @@ class Internal:
         if not any(fnmatchcase(tool, glob) for glob in self._rows[spoke].calls):
             raise Refused(f"{spoke} may not call {tool}: add it to spokes.{spoke}.calls in fleet.yaml")
         context = trust.verify(str(asked["context"]), self._tokens[spoke], "allow")
-        params = {"name": tool, "arguments": arguments}
+        params: dict[str, Any] = {"name": tool, "arguments": arguments}
         left_s = context["due"] - time.time()  # both by this hub's clock
         request = ToolCall(tool, params, caller, f"spoke:{spoke}", 0, context["cid"], within_s=left_s)
         await exchange.json(200, {"result": _content(mapping(await self._proxy.call(request)))})
@@ -91,7 +91,8 @@ def _content(answer: Mapping[str, Any]) -> Any:
     structured = mapping(result.get("structuredContent"))
     if result.get("isError"):
         kind = BY_CODE.get(str(structured.get("code")), FleetError)
-        raise kind(str(structured.get("message", "the tool failed")), plan=structured.get("plan"))
+        message = str(structured.get("message", "the tool failed"))
+        raise kind(message, plan=structured.get("plan"), retry_after=structured.get("retry_after"))
     return structured["result"] if set(structured) == {"result"} else structured
 
 
