@@ -183,7 +183,7 @@ class Admission:
     def __init__(self, room: Resilience, caller: Caller, tool: Tool, limits: Sequence[Limit]) -> None:
         self._room = room
         self._asked = (caller, tool, limits)
-        self._place: Bulkhead | None = None
+        self._place: Bulkhead
 
     async def __aenter__(self) -> None:
         self._place = await self._room.enter(*self._asked)
@@ -191,5 +191,4 @@ class Admission:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._place is not None:
-            self._place.leave()
+        self._place.leave()
