@@ -138,6 +138,16 @@ async def test_a_trial_that_was_cancelled_lets_another_try(breakers: Breakers, c
     assert breakers.claim(LOOK) is trial
 
 
+async def test_a_call_from_before_that_ends_meanwhile_lets_no_second_one_try(breakers: Breakers, clock: Clock) -> None:
+    failing(breakers, 1)
+    assert breakers.claim(LOOK) is None  # a call under way, no trial
+    only_the_tool_is_open(breakers)
+    clock.now += 1.0
+    assert breakers.claim(LOOK) is not None
+    with pytest.raises(Unavailable):
+        breakers.claim(LOOK)
+
+
 async def test_when_a_spoke_that_was_down_is_back_its_tools_are_forgiven(breakers: Breakers) -> None:
     failing(breakers, 5)
     breakers.spoke("odd").trip("cannot be reached")
@@ -168,11 +178,13 @@ async def test_what_is_open_outlives_a_restart_with_the_rest_of_its_wait(
     breakers: Breakers, store: Store, clock: Clock
 ) -> None:
     only_the_tool_is_open(breakers)
-    breakers.spoke("gone").trip("cannot be reached")
+    breakers.spoke("down").trip("cannot be reached")
+    breakers.spoke("removed").trip("cannot be reached")
     store.write_now(lambda _: None)
     again = Breakers(store, Metrics(), clock)
     again.load()
-    assert states(again) == {"os.odd.look": "open", "gone": "open"}
+    assert [again.spoke(name).state for name in ("odd", "down")] == ["closed", "open"]
+    assert states(again) == {"odd": "closed", "down": "open", "os.odd.look": "open"}
     with pytest.raises(Unavailable, match="no answer"):
         again.check(LOOK)
     clock.now += 1.0
@@ -185,7 +197,8 @@ async def test_what_closed_is_not_open_after_a_restart(breakers: Breakers, store
     store.write_now(lambda _: None)
     again = Breakers(store, Metrics())
     again.load()
-    assert states(again) == {}
+    again.check(LOOK)
+    assert states(again) == {"odd": "closed"}
 
 
 async def test_a_breaker_works_when_its_state_cannot_be_written(
