@@ -3,7 +3,8 @@
 A message is one sentence (or two) that says what is wrong and what to do next.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class FleetError(Exception):
@@ -95,3 +96,10 @@ def body(error: FleetError, correlation_id: str | None) -> dict[str, object]:
         "retry_after": error.retry_after,
     }
     return shape | {key: value for key, value in extra.items() if value is not None}
+
+
+def of_body(shape: Mapping[str, Any], otherwise: str) -> FleetError:
+    """The error that another service wrote down in the one shape; `otherwise` is its message when it gave none."""
+    kind = BY_CODE.get(str(shape.get("code")), FleetError)
+    found = {name: shape.get(name) for name in ("plan", "approval_id", "retry_after")}
+    return kind(str(shape.get("message", otherwise)), **found)

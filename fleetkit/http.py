@@ -111,11 +111,7 @@ def _object(url: str, status: int, raw: bytes) -> dict[str, Any]:
     if status == 200 and shape is not None:
         return shape
     if shape is not None and shape.get("code") in BY_CODE:
-        raise BY_CODE[shape["code"]](
-            str(shape.get("message", "refused without a reason")),
-            plan=shape.get("plan"),
-            approval_id=shape.get("approval_id"),
-        )
+        raise of_body(shape, "refused without a reason")
     if shape is not None and status >= 400:
         raise FleetError(str(shape.get("message", f"{url} answered {status}")))
     raise Unavailable(f"{url} answered {status} without a JSON object: is another program on that port?")

@@ -1,7 +1,4 @@
-"""A fleet of real processes that tests ill-treat: a hub, a victim, a bystander, and what must hold for all.
-
-`survives` marks a test with its row of the survival table (docs/survival.md).
-"""
+"""A fleet of real processes that tests ill-treat: a hub, a victim, a liar, a bystander, and what must hold for all."""
 
 import asyncio
 import secrets
@@ -13,35 +10,14 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jumping_clock
 import processes
 from processes import CHECKOUT, Process, plain_environment
 from support import free_port
+from survival_rows import GOOD_S
 from wire import ModernClient, Reply
-
-F = TypeVar("F", bound=Callable[..., Any])
-GOOD_S = "first_good_s"  # the property that a test of the table reports
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the survival table."""
-
-    fault: str
-    callers: str
-    afterwards: str
-
-
-def survives(fault: str, *, callers: str, afterwards: str) -> Callable[[F], F]:
-    """Give a test its line of the table: what fails, what its callers see meanwhile, what holds afterwards."""
-
-    def marked(test: F) -> F:
-        test.survival = Row(fault, callers, afterwards)  # type: ignore[attr-defined]
-        return test
-
-    return marked
 
 
 class Spoke:

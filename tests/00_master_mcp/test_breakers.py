@@ -10,6 +10,7 @@ import spoken
 from faulty import Faulty
 from hubs import RunningHub, call, listening, rows, running_hub, settle, text_of
 
+from fleetkit.correlation import Caller
 from fleetkit.errors import NotFound, Unavailable
 from fleetkit.metrics import Metrics
 from fleetkit.risk import Risk
@@ -20,6 +21,7 @@ from master_mcp.resilience.breaker import State
 from master_mcp.resilience.breakers import Breakers
 from master_mcp.store import open_hub_store
 
+OPERATOR = Caller("k", "k", "operator")
 LOOK = CatalogTool("os.odd.look", "os_odd_look", "odd", "look", Risk.read, False, None, {})
 LISTEN = CatalogTool("os.odd.listen", "os_odd_listen", "odd", "listen", Risk.read, False, None, {})
 
@@ -136,6 +138,16 @@ async def test_a_trial_that_was_cancelled_lets_another_try(breakers: Breakers, c
     assert breakers.claim(LOOK) is trial
 
 
+async def test_a_call_from_before_that_ends_meanwhile_lets_no_second_one_try(breakers: Breakers, clock: Clock) -> None:
+    failing(breakers, 1)
+    assert breakers.claim(LOOK) is None  # a call under way, no trial
+    only_the_tool_is_open(breakers)
+    clock.now += 1.0
+    assert breakers.claim(LOOK) is not None
+    with pytest.raises(Unavailable):
+        breakers.claim(LOOK)
+
+
 async def test_when_a_spoke_that_was_down_is_back_its_tools_are_forgiven(breakers: Breakers) -> None:
     failing(breakers, 5)
     breakers.spoke("odd").trip("cannot be reached")
@@ -166,11 +178,13 @@ async def test_what_is_open_outlives_a_restart_with_the_rest_of_its_wait(
     breakers: Breakers, store: Store, clock: Clock
 ) -> None:
     only_the_tool_is_open(breakers)
-    breakers.spoke("gone").trip("cannot be reached")
+    breakers.spoke("down").trip("cannot be reached")
+    breakers.spoke("removed").trip("cannot be reached")
     store.write_now(lambda _: None)
     again = Breakers(store, Metrics(), clock)
     again.load()
-    assert states(again) == {"os.odd.look": "open", "gone": "open"}
+    assert [again.spoke(name).state for name in ("odd", "down")] == ["closed", "open"]
+    assert states(again) == {"odd": "closed", "down": "open", "os.odd.look": "open"}
     with pytest.raises(Unavailable, match="no answer"):
         again.check(LOOK)
     clock.now += 1.0
@@ -183,7 +197,8 @@ async def test_what_closed_is_not_open_after_a_restart(breakers: Breakers, store
     store.write_now(lambda _: None)
     again = Breakers(store, Metrics())
     again.load()
-    assert states(again) == {}
+    again.check(LOOK)
+    assert states(again) == {"odd": "closed"}
 
 
 async def test_a_breaker_works_when_its_state_cannot_be_written(
@@ -271,3 +286,22 @@ async def test_a_breaker_that_was_open_when_the_hub_stopped_closes_at_the_first_
     async with listening(Faulty().app(faulty.tool())) as url, running_hub(tmp_path, rows(odd=url)) as hub:
         await settle(hub, "odd")
         assert text_of(await call(hub, "os_odd_look")) == "seen"
+
+
+async def test_a_spoke_that_is_down_is_looked_at_when_it_is_wanted(tmp_path: Path) -> None:
+    async with running_hub(tmp_path, rows(odd="http://127.0.0.1:9")) as hub:
+        await settle(hub, "odd")
+        watcher = hub.hub.fleet.members["odd"].watcher
+        assert watcher is not None
+        looks: list[None] = []
+        watcher.poke = lambda: looks.append(None)  # what it would do is its own test
+        for _ in range(3):
+            await wanted(hub)
+        assert len(looks) == 1
+
+
+async def wanted(hub: RunningHub) -> None:
+    """Ask for a tool of the spoke that is down, as if it were listed."""
+    with pytest.raises(Unavailable):
+        async with hub.hub.resilience.admitted(OPERATOR, LOOK):
+            raise AssertionError("it was let through")

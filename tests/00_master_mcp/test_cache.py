@@ -142,7 +142,7 @@ async def refuse(request: dict[str, Any], send: Any) -> None:
 
 async def ask_back(request: dict[str, Any], send: Any) -> None:
     """A tool that needs input first."""
-    result = {"resultType": "input_required", "inputRequests": {}, "requestState": "s"}
+    result: dict[str, Any] = {"resultType": "input_required", "inputRequests": {}, "requestState": "s"}
     await spoken.send_json(send, {"jsonrpc": "2.0", "id": request["id"], "result": result})
 
 
@@ -166,7 +166,7 @@ async def test_an_answer_to_a_question_is_not_looked_up(tmp_path: Path) -> None:
     async with listening(odd.app(cached())) as url, running_hub(tmp_path, rows(odd=url)) as hub:
         await settle(hub, "odd")
         await call(hub, "os_odd_look")
-        answered = {"name": "os_odd_look", "arguments": {}, "inputResponses": {}, "requestState": "s"}
+        answered: dict[str, Any] = {"name": "os_odd_look", "arguments": {}, "inputResponses": {}, "requestState": "s"}
         _, answer = await ask(hub, "tools/call", answered)
         assert text_of(answer["result"]) == "answer 2"
 

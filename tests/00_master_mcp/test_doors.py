@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 import spoken
 from hubs import RunningHub, ask, call, listening, rows, running_hub, settle, text_of
+from wire import ERAS
 
 
 async def get(hub: RunningHub, path: str, **headers: str) -> tuple[int, str, Any]:
@@ -204,11 +205,15 @@ async def test_the_hub_describes_itself_its_services_and_its_tools(tmp_path: Pat
         assert (await call(hub, "listTools", {"service": "odd"}))["structuredContent"]["result"] == []
 
 
-async def test_a_list_says_which_services_are_missing_from_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("era", ERAS)
+async def test_a_list_says_in_either_era_which_services_are_missing_from_it(tmp_path: Path, era: str) -> None:
     async with running_hub(tmp_path, rows(odd="http://127.0.0.1:9")) as hub:
         await settle(hub, "odd")
-        _, listed = await ask(hub, "tools/list")
-        assert "cannot be reached" in listed["result"]["_meta"]["fleet/unavailable"]["odd"]
+        async with ERAS[era](f"{hub.url}/mcp", hub.client) as client:
+            listed = (await client.request("tools/list")).result
+        assert list(listed["_meta"]["fleet/unavailable"]) == ["odd"]
+        assert "cannot be reached" in listed["_meta"]["fleet/unavailable"]["odd"]
+        assert len(listed["tools"]) == len(hub.hub.catalog.of("master"))
 
 
 async def test_a_key_sees_and_calls_only_what_its_scopes_name(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import faulty
 import pytest
 import spoken
@@ -13,7 +14,7 @@ from hubs import RunningHub, ask, call, listening, rows, running_hub, settle, te
 
 from fleetkit import Setting, SpokeOptions, correlation, trust
 from fleetkit.correlation import Context
-from fleetkit.errors import TimedOut
+from fleetkit.errors import OverBudget, TimedOut
 from fleetkit.hub import HubClient
 from fleetkit.risk import Risk
 from master_mcp.resilience.limits import Limit
@@ -308,3 +309,32 @@ async def test_a_quota_of_one_run_counts_in_the_next(tmp_path: Path) -> None:
                 await settle(hub, "odd")
                 limited(hub, Limit("yearly", 1, 1e12, quota=True))
                 assert expected in text_of(await call(hub, "os_odd_look"))
+
+
+async def test_a_spoke_that_calls_on_hears_how_long_to_wait_in_the_header_and_in_the_error(tmp_path: Path) -> None:
+    async with listening(Faulty().app(faulty.tool())) as url:
+        spokes = {**rows(odd=url), "asker": {"number": 70, "namespace": "asker", "calls": ["os.odd.*"]}}
+        async with running_hub(tmp_path, spokes) as hub:
+            await settle(hub, "odd")
+            limited(hub, Limit("fifth", 1, 5.0, burst=1))
+            with correlation.bound(working_for(hub, 20.0)):
+                await asker(hub, tmp_path).call("os.odd.look")
+                with pytest.raises(OverBudget, match="'fifth'") as caught:
+                    await asker(hub, tmp_path).call("os.odd.look")
+            assert caught.value.retry_after is not None
+            assert 0 < caught.value.retry_after <= 5
+            assert await told_to_wait(hub) == (429, "5")
+
+
+async def told_to_wait(hub: RunningHub) -> tuple[int, str | None]:
+    """The status and the `Retry-After` of a call onward that a used-up limit refuses."""
+    limited(hub, Limit("none left", 1, 4.2, burst=1))
+    context = working_for(hub, 20.0)
+    wish: dict[str, Any] = {"context": context.token, "tool": "os.odd.look", "arguments": {}}
+    headers = {"Authorization": f"Bearer {hub.hub.ring.service_token('asker')}"}
+    told: list[tuple[int, str | None]] = []
+    async with aiohttp.ClientSession() as http:
+        for _ in range(2):
+            async with http.post(f"{hub.url}/internal/call", json=wish, headers=headers) as answer:
+                told.append((answer.status, answer.headers.get("Retry-After")))
+    return told[-1]

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs" / "survival.md"
 sys.path.insert(0, str(ROOT / "tests"))
 
-from chaos_fleet import GOOD_S, Row  # noqa: E402 - found by the line above when this runs by itself
+from survival_rows import GOOD_S, Row  # noqa: E402 - found by the line above when this runs by itself
 
 INTRO = """# What the fleet survives
 

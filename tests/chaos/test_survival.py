@@ -15,7 +15,8 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from chaos_fleet import Fleet, Stopwatch, code, select, survives
+from chaos_fleet import Fleet, Stopwatch, code, select
+from survival_rows import survives
 
 pytestmark = pytest.mark.timeout(180)  # several processes start on a machine that may be busy
 
@@ -35,13 +36,9 @@ async def test_a_killed_spoke(fleet: Fleet, stopwatch: Stopwatch) -> None:
     assert code(await fleet.look(fleet.victim)) == "unavailable"
     assert code(await fleet.write(fleet.victim, "m2")) == "unavailable"
     await fleet.bystander_answers()
-    printed = fleet.hub.process.printed
     await asyncio.to_thread(fleet.victim.start)
-    stopwatch.recovery()
-    await fleet.said("spoke.healthy", printed)
-    assert code(await fleet.write(fleet.victim, "m3")) == "ok"
-    stopwatch.good()
-    assert fleet.wrote(fleet.victim) == ["m1", "m3"]
+    await fleet.first_good(fleet.victim, stopwatch)
+    assert fleet.wrote(fleet.victim)[:-1] == ["m1"]
 
 
 @survives(
@@ -57,13 +54,8 @@ async def test_a_frozen_spoke(fleet: Fleet, stopwatch: Stopwatch) -> None:
     assert {code(await task) for task in frozen} <= {"timed_out", "unavailable"}
     await fleet.said("spoke.unavailable", printed)
     assert code(await fleet.look(fleet.victim)) == "unavailable"
-    printed = fleet.hub.process.printed
     fleet.victim.thaw()
-    stopwatch.recovery()
-    await fleet.said("spoke.healthy", printed)
-    assert code(await fleet.write(fleet.victim, "m9")) == "ok"
-    stopwatch.good()
-    assert fleet.wrote(fleet.victim).count("m9") == 1
+    await fleet.first_good(fleet.victim, stopwatch)
 
 
 @survives(

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from chaos_fleet import Row
+from survival_rows import Row
 
 HERE = Path(__file__).parent
 

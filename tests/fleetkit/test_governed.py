@@ -60,7 +60,7 @@ async def assess_slowly(command: str = "ls") -> Assessment:
 def demo(done: list[str]) -> Spoke:
     spoke = Spoke("demo", instructions="For tests.")
 
-    @spoke.tool(risk=Risk.read, deadline_s=12, untrusted=True, aliases=("demo.whoAmI",))
+    @spoke.tool(risk=Risk.read, deadline_s=12, untrusted=True, aliases=("demo.whoAmI",), cache_ttl_s=9)
     async def who_calls() -> Seen:
         """Who calls,
         as the tool sees it."""
@@ -154,6 +154,7 @@ async def test_a_tool_shows_its_wire_name_docstring_risk_and_rules(client: Spoke
         "fleet/deadline_s": 12,
         "fleet/untrusted": True,
         "fleet/aliases": ["demo.whoAmI"],
+        "fleet/cache": {"ttl_s": 9, "by_caller": True},
     }
     assert delete.meta is not None
     assert delete.meta["fleet/assess"] is True

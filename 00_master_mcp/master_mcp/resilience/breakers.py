@@ -29,23 +29,29 @@ class Breakers:
         self._clock = clock
         self._spokes: dict[str, Breaker] = {}
         self._tools: dict[str, ToolBreaker] = {}
+        self._kept: dict[str, list[sa.Row[Any]]] = {}
 
     def load(self) -> None:
-        """Take up what was open when the hub last ran; for start-up."""
+        """Read what was open when the hub last ran; for start-up. Each spoke takes up its own."""
         for row in self._store.read_now(lambda db: db.execute(sa.select(table)).all()):
-            breaker = self._of_tool(row.service, row.tool) if row.tool else self.spoke(row.service)
-            breaker.state, breaker.reason, breaker.since = State.open, row.reason, row.since
-            breaker.failures, breaker.wait_s = row.failures, row.wait_s
-            if isinstance(breaker, ToolBreaker):  # a clock that was set meanwhile makes no wait longer than it was
-                breaker.resume(min(max(row.retry_at - time.time(), 0.0), row.wait_s))
-            self._show(breaker)
+            self._kept.setdefault(row.service, []).append(row)
 
     def spoke(self, service: str) -> Breaker:
         """The breaker of one spoke."""
         if service not in self._spokes:
             self._spokes[service] = Breaker(service, changed=self._changed)
             self._show(self._spokes[service])
+            for row in self._kept.pop(service, ()):
+                self._take_up(row)
         return self._spokes[service]
+
+    def _take_up(self, row: sa.Row[Any]) -> None:
+        breaker = self._of_tool(row.service, row.tool) if row.tool else self._spokes[row.service]
+        breaker.state, breaker.reason, breaker.since = State.open, row.reason, row.since
+        breaker.failures, breaker.wait_s = row.failures, row.wait_s
+        if isinstance(breaker, ToolBreaker):  # a clock that was set meanwhile makes no wait longer than it was
+            breaker.resume(min(max(row.retry_at - time.time(), 0.0), row.wait_s))
+        self._show(breaker)
 
     def check(self, tool: Tool) -> None:
         """Raise Unavailable when this tool or its spoke is not to be called now."""
@@ -54,12 +60,16 @@ class Breakers:
             self._tools[tool.id].check()
 
     def claim(self, tool: Tool) -> ToolBreaker | None:
-        """`check` for the call that is about to be sent; release what it returns when that has ended."""
+        """`check` for the call that is about to be sent. When that call is a trial it gets the breaker it tries.
+
+        It releases that when it has ended.
+        """
         self.spoke(tool.service).check()
         found = self._tools.get(tool.id) if self._tools else None
-        if found is not None:
-            found.claim()
-        return found
+        if found is None:
+            return None
+        found.claim()
+        return found if found.trying else None
 
     def failed(self, tool: Tool, reason: str) -> None:
         """A call of this tool got no answer."""

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 from fleetkit.correlation import Caller
 from fleetkit.errors import TimedOut, Unavailable
@@ -21,6 +21,10 @@ from master_mcp.resilience.limits import Buckets, Limit, Limiter, LocalBuckets
 from master_mcp.resilience.quotas import QuotaKeeper
 from master_mcp.resilience.retry import repeated
 from master_mcp.resilience.subject import Tool
+
+T = TypeVar("T")
+
+WAKE_S = 0.5  # between looks at a spoke that is down because it was wanted
 
 Message = dict[str, Any]
 Attempt = Callable[[float], Awaitable[Message]]  # seconds left -> the spoke's answer
@@ -53,6 +57,7 @@ class Resilience:
         self._retries, self._queue_s = hub.resilience.retries, hub.resilience.queue_s
         self._metrics = metrics
         self._on_failure = on_failure
+        self._woken: dict[str, float] = {}
         self._bulkheads: dict[str, Bulkhead] = {}
         self._own = LocalBuckets()
         self._quotas = QuotaKeeper(store, self._own)
@@ -85,7 +90,7 @@ class Resilience:
         if limits:
             await self._limiter.take(limits, caller, tool)
         if tool.cache is None:  # a kept answer is given while the spoke is down
-            self.breakers.check(tool)
+            self._check(tool, self.breakers.check)
         bulkhead = self._bulkheads.get(tool.service) or self._bulkhead(tool.service)
         await bulkhead.enter()
         return bulkhead
@@ -103,7 +108,7 @@ class Resilience:
 
     async def _ask(self, asked: Order, attempt: Attempt) -> Message:
         tool = asked.tool
-        trial = self.breakers.claim(tool)
+        trial = self._check(tool, self.breakers.claim)
         ends = time.monotonic() + asked.seconds
         try:
             async with asyncio.timeout(asked.seconds):
@@ -126,6 +131,17 @@ class Resilience:
                 trial.released()
         self.breakers.succeeded(tool)
         return answer
+
+    def _check(self, tool: Tool, check: Callable[[Tool], T]) -> T:
+        """What `check` returns; when it refuses, the watcher looks at once whether that is still right."""
+        try:
+            return check(tool)
+        except Unavailable:
+            now = time.monotonic()
+            if now - self._woken.get(tool.service, -WAKE_S) >= WAKE_S:
+                self._woken[tool.service] = now
+                self._on_failure(tool.service)
+            raise
 
     async def _attempt(self, tool: Tool, attempt: Attempt, left_s: float) -> Message:
         try:
@@ -167,7 +183,7 @@ class Admission:
     def __init__(self, room: Resilience, caller: Caller, tool: Tool, limits: Sequence[Limit]) -> None:
         self._room = room
         self._asked = (caller, tool, limits)
-        self._place: Bulkhead | None = None
+        self._place: Bulkhead
 
     async def __aenter__(self) -> None:
         self._place = await self._room.enter(*self._asked)
@@ -175,5 +191,4 @@ class Admission:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._place is not None:
-            self._place.leave()
+        self._place.leave()

@@ -14,7 +14,7 @@ import orjson
 
 from fleetkit import trust
 from fleetkit.asgi import Exchange
-from fleetkit.errors import BY_CODE, FleetError, Invalid, Refused
+from fleetkit.errors import Invalid, Refused, of_body
 from fleetkit.secrets import grant_for
 from fleetkit.settings import SpokeRow
 from fleetkit.shapes import mapping
@@ -90,9 +90,7 @@ def _content(answer: Mapping[str, Any]) -> Any:
     result = mapping(answer["result"])
     structured = mapping(result.get("structuredContent"))
     if result.get("isError"):
-        kind = BY_CODE.get(str(structured.get("code")), FleetError)
-        message = str(structured.get("message", "the tool failed"))
-        raise kind(message, plan=structured.get("plan"), approval_id=structured.get("approval_id"))
+        raise of_body(structured, "the tool failed")
     return structured["result"] if set(structured) == {"result"} else structured
 
 
