@@ -72,6 +72,7 @@ ODD_TOOLS = [
     _tool("limit"),
     _tool("crash"),
     _tool("reject"),
+    _tool("hold"),
     _tool("ask"),
     _tool("hang"),
     _tool("wipe", "destroy"),
@@ -92,6 +93,11 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "content": [],
         "isError": True,
         "structuredContent": {"code": "over_budget", "message": "too many: wait", "retry_after": 2.5},
+    },
+    "hold": {
+        "content": [],
+        "isError": True,
+        "structuredContent": {"code": "needs_approval", "message": "ask", "plan": "hold it", "approval_id": "a1"},
     },
     "ask": {"resultType": "input_required", "inputRequests": {}},
 }

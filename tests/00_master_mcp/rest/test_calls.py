@@ -139,6 +139,11 @@ async def test_an_agents_risky_call_is_held_with_its_plan_and_not_made(hub: Gate
     assert (await hub.execute("os.odd.wipe")).body["result"] == "seen"
 
 
+async def test_a_held_call_names_its_stored_request(hub: Gateway):
+    held = await hub.execute("os.odd.hold")
+    assert (held.status, held.body["approval_id"], held.body["plan"]) == (202, "a1", "hold it")
+
+
 async def test_a_key_calls_only_what_its_scopes_name(hub: Gateway):
     _, narrow = hub.hub.hub.keys.create("narrow", scopes=["read:os.odd.*"])
     assert (await hub.execute("os.odd.look", key=narrow)).status == 200

@@ -62,7 +62,11 @@ async def test_a_spoke_that_could_not_start_is_listed_with_its_problem(tmp_path:
 
 async def test_tools_are_those_the_key_may_call_with_their_schemas(hub: Gateway):
     everything = (await hub.get("/mcp/tools")).body
-    assert (everything["total_tools"], everything["local_tools"], everything["external_tools"]) == (17, 17, 0)
+    assert (everything["total_tools"], everything["local_tools"], everything["external_tools"]) == (
+        4 + len(ODD_TOOLS),
+        4 + len(ODD_TOOLS),
+        0,
+    )
     look = next(tool for tool in everything["all_tools"] if tool["name"] == "os.odd.look")
     assert (look["wire_name"], look["server_name"], look["risk"]) == ("os_odd_look", "odd", "read")
     assert look["input_schema"]["properties"] == {"text": {"type": "string"}}
