@@ -67,6 +67,7 @@ ODD_TOOLS = [
     _tool("describe"),
     _tool("draw"),
     _tool("say"),
+    _tool("quiet"),
     _tool("fail"),
     _tool("miss"),
     _tool("limit"),
@@ -83,6 +84,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
     "describe": {"content": [], "structuredContent": {"name": "a", "size": 2}},
     "draw": {"content": [_BLOCK, {"type": "image", "data": "aGk=", "mimeType": "image/png"}]},
     "say": {"content": [_BLOCK, {"type": "text", "text": "twice"}]},
+    "quiet": {},
     "fail": {"content": [{"type": "text", "text": "the disk is on fire"}], "isError": True},
     "miss": {
         "content": [],

@@ -69,6 +69,7 @@ async def test_what_is_not_there_is_not_found_and_says_where_to_look(hub: Gatewa
         ("wrap", [1, 2]),
         ("describe", {"name": "a", "size": 2}),
         ("say", "seen\ntwice"),
+        ("quiet", None),
         (
             "draw",
             [{"type": "text", "text": "seen"}, {"type": "image", "data": "aGk=", "mimeType": "image/png"}],

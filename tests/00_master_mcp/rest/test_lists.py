@@ -1,5 +1,6 @@
 """What exists and how it is doing, over REST: figures are measured, never made up."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from gateways import ODD_TOOLS, Gateway, odd
 from hubs import listening, rows, running_hub, settle
 from prometheus_client.parser import text_string_to_metric_families
 from support import free_port
+
+from master_mcp.rest import diagnostics
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -128,6 +131,14 @@ async def test_connections_are_tried_now_and_timed(hub: Gateway):
     assert [(one["name"], one["reachable"]) for one in found["services"]] == [("master", True), ("odd", True)]
     assert all(one["latency_ms"] > 0 for one in [*found["services"], found["database"]])
     assert found["database"]["name"] == "sqlite"
+
+
+async def test_a_service_that_does_not_answer_is_given_up(hub: Gateway, monkeypatch: pytest.MonkeyPatch):
+    upstream = hub.hub.hub.fleet.members["odd"].upstream
+    monkeypatch.setattr(diagnostics, "PROBE_WITHIN_S", 0.2)
+    monkeypatch.setattr(upstream, "alive", asyncio.Event().wait)  # one that really hangs is found by its watcher first
+    found = (await hub.get("/diagnostics/connection")).body["services"][1]
+    assert (found["reachable"], found["reason"]) == (False, "no answer within 0.2 s")
 
 
 async def test_a_database_that_fails_is_a_finding_not_a_fault(hub: Gateway, monkeypatch: pytest.MonkeyPatch):
