@@ -67,11 +67,13 @@ ODD_TOOLS = [
     _tool("describe"),
     _tool("draw"),
     _tool("say"),
+    _tool("quiet"),
     _tool("fail"),
     _tool("miss"),
     _tool("limit"),
     _tool("crash"),
     _tool("reject"),
+    _tool("hold"),
     _tool("ask"),
     _tool("hang"),
     _tool("wipe", "destroy"),
@@ -82,6 +84,7 @@ _RESULTS: dict[str, dict[str, Any]] = {
     "describe": {"content": [], "structuredContent": {"name": "a", "size": 2}},
     "draw": {"content": [_BLOCK, {"type": "image", "data": "aGk=", "mimeType": "image/png"}]},
     "say": {"content": [_BLOCK, {"type": "text", "text": "twice"}]},
+    "quiet": {},
     "fail": {"content": [{"type": "text", "text": "the disk is on fire"}], "isError": True},
     "miss": {
         "content": [],
@@ -92,6 +95,11 @@ _RESULTS: dict[str, dict[str, Any]] = {
         "content": [],
         "isError": True,
         "structuredContent": {"code": "over_budget", "message": "too many: wait", "retry_after": 2.5},
+    },
+    "hold": {
+        "content": [],
+        "isError": True,
+        "structuredContent": {"code": "needs_approval", "message": "ask", "plan": "hold it", "approval_id": "a1"},
     },
     "ask": {"resultType": "input_required", "inputRequests": {}},
 }

@@ -20,6 +20,7 @@ from fleetkit.store import Store, upsert
 from fleetkit.trust import KeyRing
 from master_mcp.audit import Audit, Row
 from master_mcp.auth.keys import Keys
+from master_mcp.cli import findings
 from master_mcp.store import catalog, open_hub_store
 
 WAIT_S = 45.0
@@ -196,3 +197,39 @@ def test_a_hub_whose_database_is_down_says_so_at_start_without_the_password(tmp_
         open_hub_store(FleetSettings(data_dir=tmp_path, hub=Hub(database_url=url)))
     assert "What to do: start the PostgreSQL server" in refused.value.message
     assert PASSWORD not in refused.value.message
+
+
+# --- what `fleet doctor` says of it -----------------------------------------------------------------
+
+
+def _found(tmp_path: Path, url: str | None) -> list[tuple[str, str]]:
+    settings = FleetSettings(data_dir=tmp_path, hub=Hub(database_url=url))
+    return [(finding.state, finding.detail) for finding in findings.hub_database(settings)]
+
+
+def test_the_doctor_connects_to_a_database_that_a_url_names(tmp_path: Path, database_url: str):
+    open_hub_store(FleetSettings(data_dir=tmp_path, hub=Hub(database_url=database_url))).close()
+    [(state, detail)] = _found(tmp_path, database_url)
+    assert (state, detail.endswith(" answers"), PASSWORD in detail) == ("ok", True, False)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        (f"postgresql+psycopg://fleet:{PASSWORD}@127.0.0.1:9/fleet", "start the PostgreSQL server"),
+        ("mysql://db/fleet", "names no database known here"),
+    ],
+)
+def test_the_doctor_says_why_a_database_cannot_be_reached(tmp_path: Path, url: str, words: str):
+    [(state, detail)] = _found(tmp_path, url)
+    assert (state, words in detail, PASSWORD in detail) == ("error", True, False)
+
+
+def test_the_doctor_makes_no_database(tmp_path: Path):
+    [(state, detail)] = _found(tmp_path, f"sqlite:///{tmp_path}/hub.db")
+    assert (state, "`fleet up` makes it" in detail) == ("error", True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_a_url_the_doctor_has_nothing_to_connect_to(tmp_path: Path):
+    assert _found(tmp_path, None) == []

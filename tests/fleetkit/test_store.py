@@ -262,15 +262,15 @@ async def test_a_caller_that_goes_away_has_still_written_and_the_writer_lives(st
 # --- limits and endings -----------------------------------------------------------------------------
 
 
-def test_a_full_queue_refuses_at_once_and_says_when_to_return(store: Store):
-    gate = Gate(store)
-    pending = [store.submit(lambda _db: None) for _ in range(module.PENDING)]
+def test_a_full_queue_refuses_at_once_and_says_when_to_return(sqlite_store: Store):
+    gate = Gate(sqlite_store)
+    pending = [sqlite_store.submit(lambda _db: None) for _ in range(module.PENDING)]
     with pytest.raises(OverBudget, match="slow down and repeat") as full:
-        store.submit(lambda _db: None)
+        sqlite_store.submit(lambda _db: None)
     assert full.value.retry_after == 1.0
     gate.open()
     assert [one.result() for one in pending] == [None] * module.PENDING
-    assert store.write_now(insert("a")) == 1
+    assert sqlite_store.write_now(insert("a")) == 1
 
 
 def test_closing_finishes_what_is_queued(data: Path, migrations: Path, database_url: str):

@@ -43,6 +43,7 @@ def _look() -> "list[Finding]":
         Finding("configuration", "ok", "holds together"),
         *findings.data_directory(config.data_dir, os.getuid()),
         *findings.databases(config.data_dir),
+        *findings.hub_database(config),
         *findings.keys(config),
         *findings.hub(config),
         *findings.spokes(config),

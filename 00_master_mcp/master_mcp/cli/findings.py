@@ -16,7 +16,7 @@ from typing import Any
 from fleetkit.errors import FleetError
 from fleetkit.settings import MIB, FleetSettings
 from fleetkit.spoke import Setting
-from fleetkit.store import quick_check
+from fleetkit.store import ping, quick_check
 from master_mcp.cli import wire
 from master_mcp.finder import find_module, find_spoke
 from master_mcp.lock import holder
@@ -90,6 +90,15 @@ def databases(data_dir: Path) -> Iterator[Finding]:
             yield Finding(f"database {path.stem}", "ok", "whole")
         except FleetError as error:
             yield Finding(f"database {path.stem}", "error", error.message)
+
+
+def hub_database(config: FleetSettings) -> Iterator[Finding]:
+    """The hub's database, where a URL names it."""
+    if config.hub.database_url is not None:
+        try:
+            yield Finding("hub.database_url", "ok", f"{ping(config.hub.database_url)} answers")
+        except FleetError as error:
+            yield Finding("hub.database_url", "error", error.message)
 
 
 def keys(config: FleetSettings) -> Iterator[Finding]:

@@ -69,6 +69,7 @@ async def test_what_is_not_there_is_not_found_and_says_where_to_look(hub: Gatewa
         ("wrap", [1, 2]),
         ("describe", {"name": "a", "size": 2}),
         ("say", "seen\ntwice"),
+        ("quiet", None),
         (
             "draw",
             [{"type": "text", "text": "seen"}, {"type": "image", "data": "aGk=", "mimeType": "image/png"}],
@@ -137,6 +138,11 @@ async def test_an_agents_risky_call_is_held_with_its_plan_and_not_made(hub: Gate
     assert (held.status, held.kind, held.body["code"]) == (202, "application/problem+json", "needs_approval")
     assert "os.odd.wipe" in held.body["plan"]
     assert (await hub.execute("os.odd.wipe")).body["result"] == "seen"
+
+
+async def test_a_held_call_names_its_stored_request(hub: Gateway):
+    held = await hub.execute("os.odd.hold")
+    assert (held.status, held.body["approval_id"], held.body["plan"]) == (202, "a1", "hold it")
 
 
 async def test_a_key_calls_only_what_its_scopes_name(hub: Gateway):

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
 from gateways import Gateway
 from hubs import running_hub
+from sqlalchemy import event
 
 from fleetkit.errors import Conflict, NotFound, Refused
 from master_mcp.auth.caller import Caller
@@ -287,6 +287,10 @@ async def test_a_denial_needs_no_words(tmp_path: Path, plugged: None):
 async def test_a_search_asks_the_database_for_no_more_than_a_page(hub: Gateway):
     statements: list[str] = []
     engine = hub.hub.hub.store.engine
-    sa.event.listen(engine, "before_cursor_execute", lambda *found: statements.append(found[2]))
+
+    def note(*found: Any) -> None:
+        statements.append(found[2])
+
+    event.listen(engine, "before_cursor_execute", note)
     await hub.get("/audit?limit=5")
     assert any("LIMIT" in statement for statement in statements)

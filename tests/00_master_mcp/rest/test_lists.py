@@ -1,5 +1,6 @@
 """What exists and how it is doing, over REST: figures are measured, never made up."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ from gateways import ODD_TOOLS, Gateway, odd
 from hubs import listening, rows, running_hub, settle
 from prometheus_client.parser import text_string_to_metric_families
 from support import free_port
+
+from master_mcp.rest import diagnostics
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -62,7 +65,11 @@ async def test_a_spoke_that_could_not_start_is_listed_with_its_problem(tmp_path:
 
 async def test_tools_are_those_the_key_may_call_with_their_schemas(hub: Gateway):
     everything = (await hub.get("/mcp/tools")).body
-    assert (everything["total_tools"], everything["local_tools"], everything["external_tools"]) == (17, 17, 0)
+    assert (everything["total_tools"], everything["local_tools"], everything["external_tools"]) == (
+        4 + len(ODD_TOOLS),
+        4 + len(ODD_TOOLS),
+        0,
+    )
     look = next(tool for tool in everything["all_tools"] if tool["name"] == "os.odd.look")
     assert (look["wire_name"], look["server_name"], look["risk"]) == ("os_odd_look", "odd", "read")
     assert look["input_schema"]["properties"] == {"text": {"type": "string"}}
@@ -124,6 +131,14 @@ async def test_connections_are_tried_now_and_timed(hub: Gateway):
     assert [(one["name"], one["reachable"]) for one in found["services"]] == [("master", True), ("odd", True)]
     assert all(one["latency_ms"] > 0 for one in [*found["services"], found["database"]])
     assert found["database"]["name"] == "sqlite"
+
+
+async def test_a_service_that_does_not_answer_is_given_up(hub: Gateway, monkeypatch: pytest.MonkeyPatch):
+    upstream = hub.hub.hub.fleet.members["odd"].upstream
+    monkeypatch.setattr(diagnostics, "PROBE_WITHIN_S", 0.2)
+    monkeypatch.setattr(upstream, "alive", asyncio.Event().wait)  # one that really hangs is found by its watcher first
+    found = (await hub.get("/diagnostics/connection")).body["services"][1]
+    assert (found["reachable"], found["reason"]) == (False, "no answer within 0.2 s")
 
 
 async def test_a_database_that_fails_is_a_finding_not_a_fault(hub: Gateway, monkeypatch: pytest.MonkeyPatch):
