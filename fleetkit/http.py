@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 import orjson
 
 from fleetkit import correlation
-from fleetkit.errors import BY_CODE, FleetError, Invalid, OverBudget, Refused, TimedOut, Unavailable
+from fleetkit.errors import BY_CODE, FleetError, Invalid, OverBudget, Refused, TimedOut, Unavailable, of_body
 from fleetkit.settings import MIB
 from fleetkit.ssrf import Outbound, Rules, Target
 
