@@ -178,6 +178,13 @@ async def test_closing_ends_every_session_once_and_what_is_still_being_opened() 
     await asyncio.sleep(0)
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)
+    waiting = asyncio.create_task(bench.pool.take("d"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
     await bench.pool.close()
     bench.pool.give("a", used)
     assert [wire.closed for wire in bench.wires] == [1, 1]
+    with pytest.raises(Unavailable, match="was stopped"):
+        await waiting
+    with pytest.raises(Unavailable, match="was stopped"):
+        await bench.pool.take("a")

@@ -56,6 +56,12 @@ def conversations(hub: RunningHub) -> Conversations:
     return transport.conversations
 
 
+def end_sessions(hub: RunningHub) -> None:
+    """End the processes of `odd`; the next call starts another."""
+    for session in conversations(hub).pool.live:
+        conversations(hub).pool.end(session)
+
+
 async def listed(hub: RunningHub) -> set[str]:
     """The names of all tools that the operator sees of `odd`."""
     _, answer = await ask(hub, "tools/list", key=hub.admin)
@@ -115,7 +121,7 @@ async def test_a_tool_that_is_gone_disappears(tmp_path: Path) -> None:
 async def test_a_process_that_comes_back_changed_is_caught_before_its_first_call(tmp_path: Path) -> None:
     async with scripted(tmp_path) as (hub, script):
         script.change(tools=[tool("look", "Changed."), *TOOLS[1:]])
-        await conversations(hub).close()
+        end_sessions(hub)
         code, message = await refusal(hub, "odd_look")
         assert (code, "changed since it was approved" in message) == ("refused", True)
 
@@ -403,9 +409,7 @@ async def test_a_server_that_cannot_be_used_says_why_and_costs_nobody_else_anyth
         assert not (await call(hub, "master_listServices"))["isError"]
 
 
-@pytest.mark.parametrize(
-    "manners", [{"era": "modern"}, {"dies_of_discover": True}, {"version": "2024-11-05"}], ids=str
-)
+@pytest.mark.parametrize("manners", [{"era": "modern"}, {"dies_of_discover": True}, {"version": "2024-11-05"}], ids=str)
 async def test_the_protocol_is_found_out(tmp_path: Path, manners: dict[str, Any]) -> None:
     async with scripted(tmp_path, **manners) as (hub, _):
         assert (await told(hub, "odd_look"))["calls"] == 1
@@ -415,10 +419,10 @@ async def test_the_protocol_is_found_out(tmp_path: Path, manners: dict[str, Any]
 async def test_a_server_that_changed_its_protocol_is_asked_again(tmp_path: Path) -> None:
     async with scripted(tmp_path, era="modern") as (hub, script):
         script.change(era="legacy")
-        await conversations(hub).pool.close()
+        end_sessions(hub)
         assert (await told(hub, "odd_look"))["calls"] == 1
         script.change(era="modern")
-        await conversations(hub).pool.close()
+        end_sessions(hub)
         await look(hub, "odd")
         assert (await told(hub, "odd_look"))["calls"] == 1
 

@@ -77,6 +77,7 @@ class Watcher:
         self._told = False
         self._wordless = asyncio.Event()
         self._attempt = 0
+        self._looking = asyncio.Lock()
         self.health = Health(since=time.time())
 
     def poke(self) -> None:
@@ -121,7 +122,11 @@ class Watcher:
         self._poked.set()
 
     async def look(self) -> None:
-        """One look: is it there, has its list changed?"""
+        """One look: is it there, has its list changed? Looks at the same time follow each other."""
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         try:
             async with asyncio.timeout(LIST_TIMEOUT_S):
                 word = await self._spoke.alive()
