@@ -1,5 +1,6 @@
 """No process of an external server outlives the hub, and none sees what its sandbox hides."""
 
+import asyncio
 import os
 import sys
 import tempfile
@@ -15,8 +16,9 @@ from hubs import running_hub
 from support import need
 
 from fleetkit.errors import Invalid, Refused
-from fleetkit.external import Sandbox
+from fleetkit.external import ExternalRow, Sandbox
 from master_mcp.external import sandbox
+from master_mcp.external.process import Launcher
 
 SANDBOXES = [
     pytest.param({"sandbox": "none"}, id="none"),
@@ -79,19 +81,34 @@ def parent_of(path: Path) -> int:
         return 0
 
 
-@pytest.mark.timeout(180)
-async def test_no_process_is_left_after_fifty_restarts(tmp_path: Path) -> None:
+async def test_no_process_is_left_after_fifty_restarts_of_a_program_that_hides_its_children(tmp_path: Path) -> None:
+    noted = tmp_path / "noted"
+    shell = f"setsid sleep 600 & echo $! >>{noted}; echo $$ >>{noted}; exec sleep 600"
+    row = ExternalRow.model_validate({"transport": "stdio", "command": ["/bin/sh", "-c", shell], "sandbox": "none"})
+    launcher = Launcher("odd", row, tmp_path, 1000)
+
+    async def unheard(_message: dict[str, Any]) -> None:
+        """It says nothing."""
+
+    for _ in range(5):
+        wires = await asyncio.gather(*(launcher.start({}, unheard, lambda *_: None) for _ in range(10)))
+        await asyncio.gather(*(wire.close() for wire in wires))
+    pids = [int(line) for line in noted.read_text().split()]
+    assert len(pids) >= 50
+    assert not any(map(alive, pids))
+    launcher.close()
+
+
+async def test_a_restart_leaves_neither_the_program_nor_what_it_bred(tmp_path: Path) -> None:
     script = Script(tmp_path / "scripts")
     put_rows(tmp_path / "data", odd=script.row())
     async with running_hub(tmp_path / "data") as hub:
         await approve(hub, "odd")
-        for _ in range(50):
-            await hub.hub.servers.reload("odd")
-            await look(hub, "odd")
         bred = await told(hub, "odd_breed")
-        assert len(script.pids) == 51
-        assert [pid for pid in script.pids if alive(pid)] == script.pids[-1:]
-    assert not any(map(alive, [*script.pids, bred]))
+        await hub.hub.servers.reload("odd")
+        await look(hub, "odd")
+        assert [alive(pid) for pid in (*script.pids, bred)] == [False, True, False]
+    assert not any(map(alive, script.pids))
 
 
 @bubblewrap

@@ -149,15 +149,15 @@ class Watcher:
         return not word and time.time() - self.health.listed_at > RELIST_S
 
     async def _list(self) -> None:
-        definitions = await self._spoke.list_tools()
-        now = time.time()
-        if self._take(definitions):
-            await self._store.write(lambda db: _keep(db, self._spoke.name, definitions, now))
-        self.health.listed_at = now
+        await self.take(await self._spoke.list_tools())
+        self.health.listed_at = time.time()
 
-    def _take(self, definitions: list[Mapping[str, Any]]) -> bool:
+    async def take(self, definitions: list[Mapping[str, Any]]) -> None:
+        """Offer these tools from now on, also after a restart."""
         tools = [read_tool(self._spoke.name, self._spoke.row, definition) for definition in definitions]
-        return self._catalog.replace(self._spoke.name, tools)
+        if self._catalog.replace(self._spoke.name, tools):
+            now = time.time()
+            await self._store.write(lambda db: _keep(db, self._spoke.name, definitions, now))
 
     def _up(self) -> None:
         if self.health.state != "healthy":

@@ -15,7 +15,7 @@ from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.settings import FleetSettings, SpokeRow
 from fleetkit.store import Store
-from master_mcp.catalog.tools import Catalog, read_tool
+from master_mcp.catalog.tools import Catalog
 from master_mcp.catalog.watcher import Watcher
 from master_mcp.external.conversations import Conversations
 from master_mcp.external.credentials import Credentials
@@ -131,15 +131,9 @@ class Servers:
         elif record is not None and record.approved_at != server.approved_at:
             server.gate.approve(record.approved)
             server.approved_at = record.approved_at
-            self._publish(name, server)
+            self._catalog.withhold(name, server.gate.withheld())
+            await server.watcher.take(server.gate.admitted())  # at once: what was seen last is what was approved
             server.watcher.relist()
-
-    def _publish(self, name: str, server: _Running) -> None:
-        """Offer what is approved of what was seen last, before the server is asked again."""
-        assert server.member.upstream is not None
-        row = server.member.upstream.row
-        self._catalog.withhold(name, server.gate.withheld())
-        self._catalog.replace(name, [read_tool(name, row, shown) for shown in server.gate.admitted()])
 
     def _records_now(self) -> Mapping[str, Record]:
         return self._records.all()
