@@ -47,7 +47,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path
     """A folder of installed distributions."""
     folder = tmp_path / "site"
     folder.mkdir()
-    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "path", [str(folder), *sys.path])
     finder._announced.cache_clear()  # pyright: ignore[reportPrivateUsage] - what is installed is read once per process
     yield folder
     finder._announced.cache_clear()  # pyright: ignore[reportPrivateUsage]

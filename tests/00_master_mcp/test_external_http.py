@@ -12,6 +12,8 @@ from foreign import TOOLS, approve, gate, look, put_rows, refusal, told, tool, u
 from foreign_http import Foreign
 from hubs import RunningHub, ask, call, listening, running_hub, text_of
 
+from master_mcp.external.pins import Snapshot
+
 CAPABILITIES = "io.modelcontextprotocol/clientCapabilities"
 ERAS = ("legacy", "modern")
 READS = {"risk": {"look": "read"}}
@@ -183,7 +185,7 @@ async def test_news_reach_the_hub(tmp_path: Path, era: str) -> None:
     async with behind(tmp_path, foreign) as hub:
         foreign.tools = TOOLS[1:]
         foreign.news.set()
-        while "look" in (gate(hub, "odd").seen or gate(hub, "odd")).tools:  # pyright: ignore[reportAttributeAccessIssue]
+        while "look" in (gate(hub, "odd").seen or Snapshot()).tools:
             await asyncio.sleep(0.01)
         assert (await refusal(hub, "odd_look"))[0] in ("refused", "not_found")
 

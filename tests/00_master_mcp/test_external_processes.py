@@ -15,7 +15,7 @@ from foreign import PROGRAM, TRIES, Script, alive, approve, look, put_rows, told
 from hubs import running_hub
 from support import need
 
-from fleetkit.errors import Invalid, Refused
+from fleetkit.errors import FleetError, Invalid, Refused
 from fleetkit.external import ExternalRow, Sandbox
 from master_mcp.external import sandbox
 from master_mcp.external.process import Launcher
@@ -66,7 +66,8 @@ def test_no_process_is_left_when_the_hub_is_killed(folder: Path, row: dict[str, 
 def descendants(pid: int) -> list[int]:
     """Every process below `pid`."""
     parents = {int(path.name): parent_of(path) for path in Path("/proc").glob("[0-9]*")}
-    found, wanted = [], [pid]
+    found: list[int] = []
+    wanted = [pid]
     while wanted:
         children = [child for child, parent in parents.items() if parent == wanted[0]]
         found += children
@@ -90,8 +91,11 @@ async def test_no_process_is_left_after_fifty_restarts_of_a_program_that_hides_i
     async def unheard(_message: dict[str, Any]) -> None:
         """It says nothing."""
 
+    def unfailing(_request: object, _error: FleetError) -> None:
+        """Nobody asked it anything."""
+
     for _ in range(5):
-        wires = await asyncio.gather(*(launcher.start({}, unheard, lambda *_: None) for _ in range(10)))
+        wires = await asyncio.gather(*(launcher.start({}, unheard, unfailing) for _ in range(10)))
         await asyncio.gather(*(wire.close() for wire in wires))
     pids = [int(line) for line in noted.read_text().split()]
     assert len(pids) >= 50

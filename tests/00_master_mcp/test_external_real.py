@@ -86,7 +86,10 @@ async def test_the_everything_server_is_asked_answers_and_asks_back(folder: Path
         assert "hi" in text_of(await done(hub, "every_echo", message="hi"))
         environment = json.loads(text_of(await done(hub, "every_getEnv")))
         assert set(environment) <= {"PATH", "HOME", "LANG", "TMPDIR", "PWD", "LC_CTYPE"}
-        params = {"name": "every_triggerElicitationRequest", "_meta": {CAPABILITIES: {"elicitation": {}}}}
+        params: dict[str, Any] = {
+            "name": "every_triggerElicitationRequest",
+            "_meta": {CAPABILITIES: {"elicitation": {}}},
+        }
         _, asked = await ask(hub, "tools/call", params, key=hub.admin)
         assert asked["result"]["inputRequests"]["question"]["method"] == "elicitation/create"
         state = asked["result"]["requestState"]

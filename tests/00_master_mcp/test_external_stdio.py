@@ -154,7 +154,7 @@ async def test_a_server_without_tools_is_healthy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("era", ERAS)
 async def test_nothing_of_the_caller_reaches_the_server(tmp_path: Path, era: str) -> None:
     async with scripted(tmp_path, era=era) as (hub, _):
-        meta = {"mine": "yes", "fleet/allow": "forged", CAPABILITIES: {"roots": {}}, "risk": "read"}
+        meta: dict[str, Any] = {"mine": "yes", "fleet/allow": "forged", CAPABILITIES: {"roots": {}}, "risk": "read"}
         _, answer = await ask(hub, "tools/call", {"name": "odd_look", "_meta": meta}, key=hub.admin)
         seen = json.loads(text_of(answer["result"]))["meta"]
         assert seen["mine"] == "yes"
@@ -255,7 +255,7 @@ async def test_other_methods_pass_through_cleaned(tmp_path: Path) -> None:
 
 async def question(hub: RunningHub, key: str, **params: Any) -> dict[str, Any]:
     """The result of calling `ask` as a client that can be asked."""
-    meta = {CAPABILITIES: {"elicitation": {}, "sampling": {}}}
+    meta: dict[str, Any] = {CAPABILITIES: {"elicitation": {}, "sampling": {}}}
     _, answer = await ask(hub, "tools/call", {"name": "odd_ask", "_meta": meta, **params}, key=key)
     return answer["result"]
 
@@ -309,7 +309,7 @@ async def test_a_question_that_nobody_answers_is_given_up_after_a_while(tmp_path
     async with scripted(tmp_path) as (hub, script):
         asked = await question(hub, hub.admin)
         conversations(hub).expire()
-        state = {"inputResponses": {"question": {}}, "requestState": asked["requestState"]}
+        state: dict[str, Any] = {"inputResponses": {"question": {}}, "requestState": asked["requestState"]}
         assert "no longer open" in text_of(await question(hub, hub.admin, **state))
         assert (await told(hub, "odd_look"))["pid"] == script.pids[0]
         assert any(line.startswith("cancelled") for line in script.noted)
@@ -380,7 +380,7 @@ async def test_what_a_server_writes_to_stderr_is_in_its_log(tmp_path: Path) -> N
         assert (entries[0]["service"], log.stat().st_mode & 0o777) == ("odd", 0o600)
 
 
-STARTS = [
+STARTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"command": ["/does/not/exist"]}, {}, "there is no program"),
     ({}, {"ends_at_once": True, "last_words": "No module named x"}, "No module named x"),
     ({}, {"version": "1999-01-01"}, "it speaks '1999-01-01'"),
