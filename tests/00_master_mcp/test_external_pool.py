@@ -168,6 +168,14 @@ async def test_a_broken_session_is_not_handed_out() -> None:
     assert bench.wires[0].closed == 1
 
 
+async def test_a_session_that_is_being_ended_is_not_handed_out() -> None:
+    bench = Bench()
+    session = await bench.pool.take("a")
+    bench.pool.give("a", session)
+    bench.pool.end(session)
+    assert await bench.pool.take("a") is not session
+
+
 async def test_closing_ends_every_session_once_and_what_is_still_being_opened() -> None:
     bench = Bench()
     used, idle = await bench.pool.take("a"), await bench.pool.take("b")

@@ -127,7 +127,7 @@ class Pool:
     def _ready(self, lane: _Lane) -> Session | None:
         while lane.idle:
             session, _ = lane.idle.pop()
-            if session.alive:
+            if session.alive and session in self._sessions:  # one that is being ended still looks alive
                 return session
             self.end(session)
         return None
