@@ -28,7 +28,7 @@ def tool(name: str, description: str = "A tool.", **more: Any) -> dict[str, Any]
 
 NAMES = (
     *("look", "environment", "reach", "tell", "ask", "hang", "die", "lie", "flood", "breed"),
-    "speak_for_the_hub",
+    *("interfaces", "speak_for_the_hub"),
 )
 TOOLS = [tool(name) for name in NAMES]
 

@@ -48,6 +48,9 @@ def call(request: dict[str, Any]) -> None:
             text(request, {"pid": os.getpid(), "calls": calls, "meta": meta, "arguments": arguments})
         case "environment":
             text(request, dict(os.environ))
+        case "interfaces":
+            with open("/proc/net/dev") as file:
+                text(request, [line.split(":")[0].strip() for line in file if ":" in line])
         case "reach":
             text(request, {path: os.path.exists(path) for path in arguments["paths"]})
         case "tell":

@@ -37,7 +37,7 @@ class Supervisor:
 
     async def __aenter__(self) -> "Supervisor":
         """Start every spoke; one without a program to start is named in the log and left out."""
-        commands = {name: _command(words) for name in self._spokes if (words := _program(self._config, name))}
+        commands = {name: _command(words) for name in self._spokes if (words := program_of(self._config, name))}
         ring = trust.KeyRing(self._config.data_dir)
         for name in self._spokes:
             trust.write_private(token_file(self._config, name), ring.service_token(name))
@@ -100,7 +100,7 @@ def token_file(config: FleetSettings, name: str) -> Path:
     return config.data_dir / "tokens" / f"{name}.token"
 
 
-def _program(config: FleetSettings, name: str) -> list[str]:
+def program_of(config: FleetSettings, name: str) -> list[str]:
     """What Python runs for a spoke: the program of its folder, or its package when that came from elsewhere."""
     path = settings.CHECKOUT / names.folder(config.row(name).number, name) / "mcp_server.py"
     if path.is_file():

@@ -1,7 +1,7 @@
 """A definition that is not exactly what an operator approved is held back, whatever was changed in it."""
 
 import copy
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from foreign import tool
@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from fleetkit.errors import Refused
 from fleetkit.external import ExternalRow
 from fleetkit.risk import Risk
+from fleetkit.shapes import mapping
 from master_mcp.external import pins
 from master_mcp.external.gate import Gate, risk_of
 from master_mcp.external.pins import Snapshot
@@ -39,8 +40,8 @@ JSON = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dict
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Every place in a JSON value."""
     found = [path] if path else []
-    members = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, item in members:
+    named = dict(mapping(value)) or dict(enumerate(cast("list[Any]", value) if isinstance(value, list) else ()))
+    for key, item in named.items():
         found += places(item, (*path, key))
     return found
 
@@ -222,9 +223,9 @@ def test_a_schema_that_is_none_is_refused(schema: object) -> None:
 
 
 def test_a_name_with_look_alike_characters_is_refused_and_cannot_be_asked_for() -> None:
-    gate = gate_over(tool("lооk"))
-    gate.see(SAID, [tool("lооk")])
-    assert "ASCII" in gate.held["lооk"]
+    gate = gate_over(tool("l\u043e\u043ek"))
+    gate.see(SAID, [tool("l\u043e\u043ek")])
+    assert "ASCII" in gate.held["l\u043e\u043ek"]
     assert gate.withheld() == {}
     assert gate.report()[0]["tool"] is None
 
@@ -268,7 +269,7 @@ def test_a_definition_is_shown_without_hidden_characters_and_without_speaking_fo
     assert "hidden characters" in gate.report()[0]["why"]
 
 
-HINTS = [
+HINTS: list[tuple[dict[str, bool], dict[str, str], Risk]] = [
     ({}, {}, Risk.destroy),
     ({"readOnlyHint": True}, {}, Risk.destroy),
     ({"readOnlyHint": True}, {"*": "read"}, Risk.read),

@@ -168,6 +168,14 @@ async def test_a_broken_session_is_not_handed_out() -> None:
     assert bench.wires[0].closed == 1
 
 
+async def test_a_session_that_is_being_ended_is_not_handed_out() -> None:
+    bench = Bench()
+    session = await bench.pool.take("a")
+    bench.pool.give("a", session)
+    bench.pool.end(session)
+    assert await bench.pool.take("a") is not session
+
+
 async def test_closing_ends_every_session_once_and_what_is_still_being_opened() -> None:
     bench = Bench()
     used, idle = await bench.pool.take("a"), await bench.pool.take("b")
@@ -178,6 +186,13 @@ async def test_closing_ends_every_session_once_and_what_is_still_being_opened() 
     await asyncio.sleep(0)
     opening.cancel()
     await asyncio.gather(opening, return_exceptions=True)
+    waiting = asyncio.create_task(bench.pool.take("d"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
     await bench.pool.close()
     bench.pool.give("a", used)
     assert [wire.closed for wire in bench.wires] == [1, 1]
+    with pytest.raises(Unavailable, match="was stopped"):
+        await waiting
+    with pytest.raises(Unavailable, match="was stopped"):
+        await bench.pool.take("a")

@@ -56,6 +56,12 @@ def conversations(hub: RunningHub) -> Conversations:
     return transport.conversations
 
 
+def end_sessions(hub: RunningHub) -> None:
+    """End the processes of `odd`; the next call starts another."""
+    for session in conversations(hub).pool.live:
+        conversations(hub).pool.end(session)
+
+
 async def listed(hub: RunningHub) -> set[str]:
     """The names of all tools that the operator sees of `odd`."""
     _, answer = await ask(hub, "tools/list", key=hub.admin)
@@ -115,7 +121,7 @@ async def test_a_tool_that_is_gone_disappears(tmp_path: Path) -> None:
 async def test_a_process_that_comes_back_changed_is_caught_before_its_first_call(tmp_path: Path) -> None:
     async with scripted(tmp_path) as (hub, script):
         script.change(tools=[tool("look", "Changed."), *TOOLS[1:]])
-        await conversations(hub).close()
+        end_sessions(hub)
         code, message = await refusal(hub, "odd_look")
         assert (code, "changed since it was approved" in message) == ("refused", True)
 
@@ -148,7 +154,7 @@ async def test_a_server_without_tools_is_healthy(tmp_path: Path) -> None:
 @pytest.mark.parametrize("era", ERAS)
 async def test_nothing_of_the_caller_reaches_the_server(tmp_path: Path, era: str) -> None:
     async with scripted(tmp_path, era=era) as (hub, _):
-        meta = {"mine": "yes", "fleet/allow": "forged", CAPABILITIES: {"roots": {}}, "risk": "read"}
+        meta: dict[str, Any] = {"mine": "yes", "fleet/allow": "forged", CAPABILITIES: {"roots": {}}, "risk": "read"}
         _, answer = await ask(hub, "tools/call", {"name": "odd_look", "_meta": meta}, key=hub.admin)
         seen = json.loads(text_of(answer["result"]))["meta"]
         assert seen["mine"] == "yes"
@@ -249,7 +255,7 @@ async def test_other_methods_pass_through_cleaned(tmp_path: Path) -> None:
 
 async def question(hub: RunningHub, key: str, **params: Any) -> dict[str, Any]:
     """The result of calling `ask` as a client that can be asked."""
-    meta = {CAPABILITIES: {"elicitation": {}, "sampling": {}}}
+    meta: dict[str, Any] = {CAPABILITIES: {"elicitation": {}, "sampling": {}}}
     _, answer = await ask(hub, "tools/call", {"name": "odd_ask", "_meta": meta, **params}, key=key)
     return answer["result"]
 
@@ -303,7 +309,7 @@ async def test_a_question_that_nobody_answers_is_given_up_after_a_while(tmp_path
     async with scripted(tmp_path) as (hub, script):
         asked = await question(hub, hub.admin)
         conversations(hub).expire()
-        state = {"inputResponses": {"question": {}}, "requestState": asked["requestState"]}
+        state: dict[str, Any] = {"inputResponses": {"question": {}}, "requestState": asked["requestState"]}
         assert "no longer open" in text_of(await question(hub, hub.admin, **state))
         assert (await told(hub, "odd_look"))["pid"] == script.pids[0]
         assert any(line.startswith("cancelled") for line in script.noted)
@@ -374,7 +380,7 @@ async def test_what_a_server_writes_to_stderr_is_in_its_log(tmp_path: Path) -> N
         assert (entries[0]["service"], log.stat().st_mode & 0o777) == ("odd", 0o600)
 
 
-STARTS = [
+STARTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"command": ["/does/not/exist"]}, {}, "there is no program"),
     ({}, {"ends_at_once": True, "last_words": "No module named x"}, "No module named x"),
     ({}, {"version": "1999-01-01"}, "it speaks '1999-01-01'"),
@@ -413,10 +419,10 @@ async def test_the_protocol_is_found_out(tmp_path: Path, manners: dict[str, Any]
 async def test_a_server_that_changed_its_protocol_is_asked_again(tmp_path: Path) -> None:
     async with scripted(tmp_path, era="modern") as (hub, script):
         script.change(era="legacy")
-        await conversations(hub).pool.close()
+        end_sessions(hub)
         assert (await told(hub, "odd_look"))["calls"] == 1
         script.change(era="modern")
-        await conversations(hub).pool.close()
+        end_sessions(hub)
         await look(hub, "odd")
         assert (await told(hub, "odd_look"))["calls"] == 1
 

@@ -158,7 +158,7 @@ def test_a_deny_for_one_destination_leaves_a_lease_possible_and_one_for_all_does
 
 def test_own_rules_stand_before_the_shipped_ones_which_can_be_left_out() -> None:
     own = rule(name="own")
-    assert [r.name for r in SecretsOptions(rules=[own]).policy] == ["own", "ssh-login", "inbox"]
+    assert [r.name for r in SecretsOptions(rules=[own]).policy] == ["own", "ssh-login", "inbox", "external-server"]
     assert SecretsOptions(default_rules=False).policy == []
 
 

@@ -75,6 +75,7 @@ class Watcher:
         self._attempt = 0
         self._shelf = Shelf(spoke, catalog, store)
         self._hearing = Hearing(spoke, catalog.news, self.relist)
+        self._looking = asyncio.Lock()
         self.health = Health(since=time.time())
 
     def poke(self) -> None:
@@ -117,7 +118,14 @@ class Watcher:
         await self.look()
 
     async def look(self) -> None:
-        """One look: is it there, has its list changed? What it offers besides tools decides nothing of its health."""
+        """One look: is it there, has its list changed? Looks at the same time follow each other.
+
+        What it offers besides tools decides nothing of its health.
+        """
+        async with self._looking:
+            await self._look()
+
+    async def _look(self) -> None:
         listed = False
         try:
             async with asyncio.timeout(LIST_TIMEOUT_S):
@@ -143,16 +151,15 @@ class Watcher:
         return not word and time.time() - self.health.listed_at > RELIST_S
 
     async def _list(self) -> None:
-        definitions = await self._spoke.list_tools()
-        now = time.time()
-        if self._take(definitions):
-            row = {"service": self._spoke.name, "listed_at": now, "tools": definitions}
-            await self._store.write(lambda db: upsert(db, table, row))
-        self.health.listed_at = now
+        await self.take(await self._spoke.list_tools())
+        self.health.listed_at = time.time()
 
-    def _take(self, definitions: list[Mapping[str, Any]]) -> bool:
+    async def take(self, definitions: list[Mapping[str, Any]]) -> None:
+        """Offer these tools from now on, also after a restart."""
         tools = [read_tool(self._spoke.name, self._spoke.row, definition) for definition in definitions]
-        return self._catalog.replace(self._spoke.name, tools)
+        if self._catalog.replace(self._spoke.name, tools):
+            row = {"service": self._spoke.name, "listed_at": time.time(), "tools": definitions}
+            await self._store.write(lambda db: upsert(db, table, row))
 
     def _up(self) -> None:
         if self.health.state != "healthy":

@@ -107,6 +107,7 @@ class Conversations:
         self._parked.clear()
         for task in self._recovering:
             task.cancel()
+        await asyncio.gather(*self._recovering, return_exceptions=True)
         await self.pool.close()
 
     # --- opening -------------------------------------------------------------------------------------
@@ -171,6 +172,7 @@ class Conversations:
         try:
             return await self._once(method, params, caller, on_notify)
         except SessionLost:
+            self.pool.drop_idle()
             if method == "tools/call" and not self._gate.is_read_only(str(params.get("name"))):
                 raise
             return await self._once(method, params, caller, on_notify)

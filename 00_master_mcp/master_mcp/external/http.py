@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import orjson
+from mcp_types.jsonrpc import UNSUPPORTED_PROTOCOL_VERSION
 
 from fleetkit.errors import OverBudget, Unavailable
 from fleetkit.shapes import mapping
@@ -170,7 +171,8 @@ class HttpWire:
             return
         problem = mapping(_json(reply.body).get("error"))
         told = str(problem.get("message", ""))[:200]
-        if reply.status == 404 or "session" in told.lower():
+        strange = problem.get("code") == UNSUPPORTED_PROTOCOL_VERSION
+        if reply.status == 404 or strange or "session" in told.lower():
             self._open = False
             raise SessionLost(f"{self._endpoint.name} no longer knows the session")
         if not problem:

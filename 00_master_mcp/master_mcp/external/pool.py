@@ -42,6 +42,8 @@ class Pool:
         self._by_identity: dict[str, _Lane] = {}
         self._sessions: dict[Session, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opening: set[asyncio.Task[None]] = set()
+        self._closed = False
         self._failures = 0
         self._not_before = 0.0
         self.lost = False
@@ -79,6 +81,12 @@ class Pool:
         self.give("", session)
         return session
 
+    def drop_idle(self) -> None:
+        """End every session that is not in use: a server that lost one has most likely lost them all."""
+        for lane in self._by_identity.values():
+            while lane.idle:
+                self.end(lane.idle.pop()[0])
+
     def end(self, session: Session) -> None:
         """Close a session in the background."""
         if self._sessions.pop(session, None) is not None:
@@ -94,10 +102,10 @@ class Pool:
                     self.end(session)
 
     async def close(self) -> None:
-        """End every session and wait for it."""
-        for lane in self._by_identity.values():
-            for task in lane.unclaimed:
-                task.cancel()
+        """End every session and wait for it; nothing is opened any more."""
+        self._closed = True
+        for task in self._opening:
+            task.cancel()
         for session in list(self._sessions):
             self.end(session)
         while self._tasks:
@@ -119,7 +127,7 @@ class Pool:
     def _ready(self, lane: _Lane) -> Session | None:
         while lane.idle:
             session, _ = lane.idle.pop()
-            if session.alive:
+            if session.alive and session in self._sessions:  # one that is being ended still looks alive
                 return session
             self.end(session)
         return None
@@ -127,9 +135,13 @@ class Pool:
     async def _opened(self, lane: _Lane) -> Session:
         """A new session. Opening goes on when its caller is cancelled: the next one finds it."""
         task = lane.unclaimed.pop() if lane.unclaimed else self._spawn(self._open_into(lane))
+        self._opening.add(task)
+        task.add_done_callback(self._opening.discard)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
+            if task.cancelled():
+                raise Unavailable(f"{self._name} was stopped: call again once it is back") from None
             if not task.done():
                 lane.unclaimed.append(task)
             raise
@@ -139,6 +151,8 @@ class Pool:
         return session
 
     async def _open_into(self, lane: _Lane) -> None:
+        if self._closed:
+            raise Unavailable(f"{self._name} was stopped: call again once it is back")
         wait = self._not_before - self._clock()
         if wait > 0:
             raise Unavailable(

@@ -133,6 +133,8 @@ class Servers:
         elif record is not None and record.approved_at != server.approved_at:
             server.gate.approve(record.approved)
             server.approved_at = record.approved_at
+            self._catalog.withhold(name, server.gate.withheld())
+            await server.watcher.take(server.gate.admitted())  # at once: what was seen last is what was approved
             server.watcher.relist()
 
     def _records_now(self) -> Mapping[str, Record]:

@@ -4,7 +4,7 @@ Nothing of the caller goes along: no key, no token, no name of its client, nothi
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import orjson
 from mcp_types import CLIENT_INFO_META_KEY
@@ -14,7 +14,7 @@ from mcp_types.version import LATEST_MODERN_VERSION
 from fleetkit import correlation
 from fleetkit.errors import OverBudget, Unavailable
 from fleetkit.shapes import mapping
-from master_mcp.external.conversations import HUB, Conversations
+from master_mcp.external.conversations import HUB, INVALID_REQUEST, Conversations
 from master_mcp.external.gate import Gate
 from master_mcp.external.hygiene import foreign_meta
 from master_mcp.external.session import Server, server_of
@@ -24,6 +24,8 @@ from master_mcp.proxy.upstream import DEFAULT_META, HUB_INFO
 
 if TYPE_CHECKING:
     from master_mcp.external.http import Endpoint
+
+T = TypeVar("T")
 
 _ID = 0
 _STRANGE = (400, 404, 405, 406, 415, 422, 501)  # how older servers answer what they do not know
@@ -118,7 +120,7 @@ class HttpTransport:
     async def post(self, body: bytes, headers: Mapping[str, str], on_event: OnEvent) -> Reply:
         """See Transport."""
         if not await self._is_modern():
-            return await self._sessions.post(body, headers, on_event)
+            return await self._in_session(self._sessions.post(body, headers, on_event))
         message = stripped(body)
         if message["method"] == "tools/call":
             self._gate.check(str(mapping(message["params"]).get("name")))
@@ -127,14 +129,12 @@ class HttpTransport:
         if not self._speaks_otherwise(reply):
             return reply
         self._forget_era()  # it said so before it did anything: asking in its own way is no repetition
-        if await self._is_modern():
-            raise Unavailable(f"{self._endpoint.name} does not answer in the protocol that it says it speaks")
-        return await self._sessions.post(body, headers, on_event)
+        return reply if await self._is_modern() else await self._sessions.post(body, headers, on_event)
 
     async def alive(self) -> str:
         """See Transport: empty for the stateless protocol, which tells changes on a subscription."""
         if not await self._is_modern():
-            return await self._sessions.alive()
+            return await self._in_session(self._sessions.alive())
         if not await self._discover():
             self._forget_era()
         return ""
@@ -146,6 +146,14 @@ class HttpTransport:
     async def close(self) -> None:
         """See ExternalTransport."""
         await self._sessions.close()
+
+    async def _in_session(self, work: Awaitable[T]) -> T:
+        """What a session gives; when it fails, the server may have become another."""
+        try:
+            return await work
+        except Unavailable:
+            self._forget_era()
+            raise
 
     async def _is_modern(self) -> bool:
         await self._fill()
@@ -182,7 +190,7 @@ class HttpTransport:
         except orjson.JSONDecodeError:
             return True
         code = mapping(found.get("error")).get("code")
-        return code is None or code == UNSUPPORTED_PROTOCOL_VERSION
+        return code in (None, UNSUPPORTED_PROTOCOL_VERSION, INVALID_REQUEST)
 
     def _forget_era(self) -> None:
         if self._era == "auto":
