@@ -23,7 +23,7 @@ from fleetkit.spoke import Setting, SpokeOptions
 from fleetkit.store import Store
 from master_mcp.approvals.record import Approval, Status
 from master_mcp.approvals.room import Approvals
-from master_mcp.audit import Audit
+from master_mcp.audit import Audit, open_audit
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import Catalog, read_tool
 from master_mcp.policy.verdict import Effect, Question, Verdict
@@ -31,7 +31,7 @@ from master_mcp.proxy.call import Proxy, ToolCall
 from master_mcp.proxy.rules import ScopeRules
 from master_mcp.proxy.transport import EmbeddedTransport
 from master_mcp.proxy.upstream import Upstream
-from master_mcp.resilience.breaker import Breaker
+from master_mcp.resilience.room import Resilience
 from master_mcp.store import audit, open_hub_store
 
 TOKEN = "fst_shed"
@@ -228,19 +228,22 @@ def shed(
 async def _shed(
     data_dir: Path, rules: ByRisk, clock: Clock, done: list[str], changes: Mapping[str, Any]
 ) -> AsyncGenerator[Shed]:
-    store = open_hub_store(settings.load(data_dir))
-    metrics, log, catalog = Metrics(), Audit(store), Catalog()
+    config, metrics, catalog = settings.load(data_dir), Metrics(), Catalog()
+    store = open_hub_store(config)
+    log = open_audit(store, config, metrics)
+    resilience = Resilience(config, store, metrics, lambda _service: None)
     callers = {who.id: who for who in (AGENT, OTHER, ANNA, BERT, CARL)}
     approvals = Approvals(store, trust.KeyRing(data_dir), log, metrics, ApprovalSettings(**changes), callers.get, clock)
     setting = Setting(data_dir, SpokeOptions(), TOKEN, "", embedded=True)
     server = SpokeServer(shed_spoke(done), "shed", setting)
     row = SpokeRow(number=80, namespace="shed")
-    upstream = Upstream("shed", row, EmbeddedTransport("shed", server.app, 1_000_000), TOKEN, Breaker("shed"))
+    upstream = Upstream(
+        "shed", row, EmbeddedTransport("shed", server.app, 1_000_000), TOKEN, resilience.breakers.spoke("shed")
+    )
     proxy = Proxy(
-        catalog, {"shed": upstream}, log, metrics, rules, approvals.desk,
-        deadline_s=30, max_inflight=1000, on_failure=lambda _name: None,
+        catalog, {"shed": upstream}, log, metrics, rules, approvals.desk, resilience, deadline_s=30
     )  # fmt: skip
-    async with server.running():
+    async with server.running(), resilience:
         catalog.replace("shed", [read_tool("shed", row, one) for one in await upstream.list_tools()])
         await approvals.sweeper.recover()
         running = asyncio.create_task(approvals.run(proxy.call))
@@ -250,5 +253,5 @@ async def _shed(
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
-            log.flush().result()
+            log.close()
             store.close()

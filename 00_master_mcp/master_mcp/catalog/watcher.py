@@ -104,7 +104,8 @@ class Watcher:
             await self.look()
             wait = PROBE_S if self.health.state == "healthy" else backoff(self._attempt)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._poked.wait(), wait)
+                async with asyncio.timeout(wait):  # wait_for can swallow a cancellation that meets the event
+                    await self._poked.wait()
             self._poked.clear()
 
     def relist(self) -> None:

@@ -1,41 +1,32 @@
 """What an external server says, made safe to show: no hidden characters, no known secret, not in the hub's name."""
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, cast
 
+from fleetkit import detect
+from fleetkit.hygiene import UNTRUSTED_META, clean_data, clean_text
 from fleetkit.scrub import scrubber
 from fleetkit.shapes import mapping
 
-UNTRUSTED_META = "fleet/untrusted"
+__all__ = ["UNTRUSTED_META", "clean", "clean_answer", "clean_text", "foreign_meta", "hides_something"]
+
 _OURS = "fleet/"
-
-# Controls besides tab and line feed, bidirectional and zero-width marks, tag characters, variation selectors.
-_HIDDEN = re.compile(
-    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)"
-    r"|[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e"
-    r"\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\U000e0000-\U000e0fff]"
-)
-
-
-def clean_text(text: str) -> str:
-    """`text` without characters that a person does not see and a model may obey."""
-    return _HIDDEN.sub("", text)
 
 
 def clean(value: Any) -> Any:
     """A JSON-like value with every string and key cleaned."""
-    return _each(value, clean_text)
+    return clean_data(value)[0]
 
 
 def hides_something(value: Any) -> bool:
     """Whether cleaning would change `value`."""
-    return clean(value) != value
+    return clean_data(value)[1] > 0
 
 
 def clean_answer(answer: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON-RPC answer or notification: cleaned, scrubbed, its result marked as untrusted."""
-    cleaned: dict[str, Any] = scrubber.data(clean({k: v for k, v in answer.items() if k != "id"}))
+    said = clean({k: v for k, v in answer.items() if k != "id"})
+    cleaned: dict[str, Any] = scrubber.data(detect.mask_data(said)[0])
     if "id" in answer:
         cleaned["id"] = answer["id"]
     result = cleaned.get("result")
@@ -64,14 +55,4 @@ def _without_ours(value: Any) -> Any:
     if isinstance(value, dict):
         found = cast("dict[str, Any]", value)
         return {k: foreign_meta(v) if k == "_meta" else _without_ours(v) for k, v in found.items()}
-    return value
-
-
-def _each(value: Any, change: Callable[[str], str]) -> Any:
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, list):
-        return [_each(item, change) for item in cast("list[Any]", value)]
-    if isinstance(value, dict):
-        return {change(key): _each(item, change) for key, item in cast("dict[str, Any]", value).items()}
     return value

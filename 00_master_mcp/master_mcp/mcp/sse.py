@@ -117,7 +117,9 @@ class SseDoor:
 async def _write(exchange: Exchange, stream: _Stream) -> None:
     while True:
         try:
-            await exchange.event(await asyncio.wait_for(stream.unread.get(), KEEPALIVE_S))
+            async with asyncio.timeout(KEEPALIVE_S):
+                message = await stream.unread.get()
+            await exchange.event(message)
         except TimeoutError:
             await exchange.ping()
 

@@ -12,7 +12,8 @@ async def tell(exchange: Exchange, listener: Listener, stamp: Callable[[Message]
     """Send what `listener` is to hear, each piece through `stamp`, with a sign of life in between; never returns."""
     while True:
         try:
-            await asyncio.wait_for(listener.woken.wait(), KEEPALIVE_S)
+            async with asyncio.timeout(KEEPALIVE_S):  # wait_for can swallow a cancellation that meets the event
+                await listener.woken.wait()
         except TimeoutError:
             await exchange.ping()
             continue
