@@ -1,6 +1,6 @@
 """The hub as a process of its own."""
 
-from master_mcp.app import main
+from master_mcp.serving import main
 
 if __name__ == "__main__":
     main()

@@ -237,9 +237,8 @@ async def _shed(
     setting = Setting(data_dir, SpokeOptions(), TOKEN, "", embedded=True)
     server = SpokeServer(shed_spoke(done), "shed", setting)
     row = SpokeRow(number=80, namespace="shed")
-    upstream = Upstream(
-        "shed", row, EmbeddedTransport("shed", server.app, 1_000_000), TOKEN, resilience.breakers.spoke("shed")
-    )
+    transport, breaker = EmbeddedTransport("shed", server.app, 1_000_000), resilience.breakers.spoke("shed")
+    upstream = Upstream("shed", row, transport, TOKEN, breaker)
     proxy = Proxy(
         catalog, {"shed": upstream}, log, metrics, rules, approvals.desk, resilience, deadline_s=30
     )  # fmt: skip

@@ -1,12 +1,13 @@
 """The hub's own tools: what this fleet is, how its services are, which tools there are."""
 
+from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel
 
 from fleetkit import Risk, Spoke
 from fleetkit.errors import NotFound
-from master_mcp.catalog.tools import Catalog
+from master_mcp.catalog.tools import Catalog, CatalogTool
 from master_mcp.resilience.breakers import Breakers
 from master_mcp.resilience.tools import add_breaker_tools
 from master_mcp.status import Fleet
@@ -48,8 +49,8 @@ class ToolLine(BaseModel):
     summary: str
 
 
-def build(fleet: Fleet, catalog: Catalog, breakers: Breakers) -> Spoke:
-    """The spoke `master` over these rooms."""
+def build(fleet: Fleet, catalog: Catalog, breakers: Breakers, visible: Callable[[CatalogTool], bool]) -> Spoke:
+    """The spoke `master` over these rooms; `visible` says whether the caller of the call under way may call a tool."""
     spoke = Spoke("master", instructions="The hub itself.")
     add_breaker_tools(spoke, breakers)
 
@@ -77,14 +78,15 @@ def build(fleet: Fleet, catalog: Catalog, breakers: Breakers) -> Spoke:
 
     @spoke.tool(risk=Risk.read)
     async def list_tools(query: str = "", service: str = "") -> list[ToolLine]:
-        """Tools of the fleet with their risk, without their schemas.
+        """Tools of the fleet that you may call, with their risk, without their schemas.
 
         Args:
             query: only tools whose id or description holds every one of these words.
             service: only tools of this service.
         """
         words = query.lower().split()
-        lines = [_line(tool.id, tool.wire, tool.service, tool.risk, tool.definition) for tool in catalog.all()]
+        tools = filter(visible, catalog.all())
+        lines = [_line(tool.id, tool.wire, tool.service, tool.risk, tool.definition) for tool in tools]
         return [
             line
             for line in lines

@@ -9,6 +9,7 @@ from master_mcp.auth.caller import Caller
 from master_mcp.policy.verdict import OPERATORS, Effect
 
 ELICITATION = "elicitation"
+OPERATOR = "operator"  # the role, whatever further groups a key is in
 CONSOLES = ("rest", "cli")  # where a person sits, rather than a model that calls tools
 
 
@@ -27,6 +28,8 @@ def check(
         if approve:
             _check_own(approval, decider, channel)
         return
+    if decider.role != OPERATOR:
+        raise Refused(f"key {decider.name!r} is an agent's, and agents never decide: use an operator's key")
     if not approval.groups & set(decider.groups):
         groups = " or ".join(sorted(approval.groups))
         raise Refused(f"approval {approval.id} is decided by {groups}: key {decider.name!r} is in none of them")

@@ -22,8 +22,8 @@ def up(
     from master_mcp.cli import show
 
     show.say("Starting the fleet ...")
-    from master_mcp.app import serve
     from master_mcp.logfile import LogFile
+    from master_mcp.serving import serve
 
     config = settings.load()
     for name in only or ():

@@ -182,6 +182,7 @@ class Servers:
         self._upstreams.pop(name, None)
         self._catalog.withhold(name, {})
         self._catalog.replace(name, ())
+        self._catalog.offers.forget(name)
         await server.stack.aclose()
         log.info("external.stopped", server=name)
 

@@ -13,6 +13,7 @@ from master_mcp.external.transport import ExternalTransport
 from master_mcp.proxy.answer import Message
 from master_mcp.proxy.upstream import Notify, Upstream, ignore
 
+_READABLE = ("resources", "prompts", "completions")
 _PINNED = "tools/list"  # compared as it came; what clients see of it is cleaned by the gate
 
 
@@ -49,6 +50,12 @@ class ExternalUpstream(Upstream):
             return hygiene.clean_answer(answer)
         tools_of(answer, self.name)
         return answer
+
+    async def discover(self) -> Mapping[str, Any]:
+        """What an approved server can do besides tools; nothing before its approval."""
+        if self.gate.approved is None:
+            return {}
+        return {name: can for name, can in self.external.server.capabilities.items() if name in _READABLE}
 
     async def list_tools(self) -> list[Mapping[str, Any]]:
         """The definitions that may be shown: approved ones that have not changed since."""

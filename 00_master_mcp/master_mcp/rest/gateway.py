@@ -6,6 +6,7 @@ from fleetkit.metrics import Metrics
 from fleetkit.settings import FleetSettings
 from fleetkit.store import Store
 from master_mcp.approvals.room import Approvals
+from master_mcp.audit import Audit
 from master_mcp.auth.caller import Caller
 from master_mcp.auth.keys import Keys
 from master_mcp.catalog.tools import Catalog, CatalogTool
@@ -29,6 +30,7 @@ def build(
     catalog: Catalog,
     proxy: Proxy,
     keys: Keys,
+    audit: Audit,
     store: Store,
     metrics: Metrics,
     policy: Policy,
@@ -56,6 +58,6 @@ def build(
         Diagnostics(fleet, store, metrics, queues),
         ApprovalDesk(approvals),
         AuditDesk(store, config),
-        KeyDesk(keys),
+        KeyDesk(keys, audit),
     )
     return Rest([route for desk in desks for route in desk.routes()], config.hub.max_request_bytes)
