@@ -207,12 +207,13 @@ def added_servers(data_dir: Path) -> dict[str, Any]:
 
 def _refuse_a_password_in_a_file(hub: object) -> None:
     """fleet.yaml is read, copied and shown; a database's password belongs where secrets are."""
-    url = cast("Mapping[str, object]", hub).get("database_url") if isinstance(hub, Mapping) else None
-    if isinstance(url, str) and _PASSWORD.search(url):
-        raise Invalid(
-            "configuration: hub.database_url in fleet.yaml holds a password: put the whole URL into the file "
-            "secrets/fleet_hub__database_url or the variable FLEET_HUB__DATABASE_URL"
-        )
+    for key in ("database_url", "redis_url"):
+        url = cast("Mapping[str, object]", hub).get(key) if isinstance(hub, Mapping) else None
+        if isinstance(url, str) and _PASSWORD.search(url):
+            raise Invalid(
+                f"configuration: hub.{key} in fleet.yaml holds a password: put the whole URL into the file "
+                f"secrets/fleet_hub__{key} or the variable FLEET_HUB__{key.upper()}"
+            )
 
 
 def shipped_file() -> Path:

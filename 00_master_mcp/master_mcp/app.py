@@ -58,6 +58,7 @@ class Hub:
             ensure_files(self.keys, self.config.data_dir)
             self.audit = open_audit(self.store, self.config, self.metrics)
             stack.callback(self.audit.close)
+            self.policy.on_change(self._record_policy)
             self.approvals = Approvals(
                 self.store, self.ring, self.audit, self.metrics, self.config.hub.approvals, self.keys.caller
             )
@@ -149,6 +150,10 @@ class Hub:
             approvals=self.approvals,
             gate=self.resilience.gate,
         )
+
+    def _record_policy(self) -> None:
+        detail = {"rules": len(self.policy.rules), "sha256": self.policy.digest}
+        self.audit.event("policy.load", caller="hub", door="hub", detail=detail)
 
     def _members(self) -> list[Member]:
         return list(self.fleet.members.values())

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from master_mcp.cli.record import recorded
+
 if TYPE_CHECKING:
     from fleetkit.settings import FleetSettings
     from master_mcp.external.pins import Snapshot
@@ -49,7 +51,8 @@ def add(
         row |= {key: {**row.get(key, {}), **rows.pairs(words, key)}} if words else {}
     row |= {"identity": "per-caller"} if per_caller else {}
     row |= _sandbox(row.get("sandbox"), read, write, network=network, no_sandbox=no_sandbox)
-    path = rows.add(settings.default_data_dir(), name, row)
+    with recorded("servers.add", name=name, transport=row.get("transport", "stdio")):
+        path = rows.add(settings.default_data_dir(), name, row)
     show.say(f"Added {name} ({path}). A running hub looks at it now; then: fleet servers approve {name}")
 
 
@@ -122,7 +125,8 @@ def approve(
             show.line(line)
         if not yes:
             typer.confirm(f"Pin this ({len(wanted.tools)} tools) and offer it to the fleet's callers?", abort=True)
-        records.approve(name, wanted, seen, by=_who())
+        with recorded("servers.approve", name=name, tools=sorted(wanted.tools)):
+            records.approve(name, wanted, seen, by=_who())
     show.say(f"Approved {name}: {len(wanted.tools)} tools. A running hub offers them within seconds.")
 
 
@@ -145,9 +149,10 @@ def remove(name: Name) -> None:
     from master_mcp.cli import show
     from master_mcp.external import rows
 
-    rows.remove(settings.default_data_dir(), name)
-    with _records() as (_, records), suppress(NotFound):  # a hub never saw it
-        records.forget(name)
+    with recorded("servers.remove", name=name):
+        rows.remove(settings.default_data_dir(), name)
+        with _records() as (_, records), suppress(NotFound):  # a hub never saw it
+            records.forget(name)
     show.say(f"Removed {name}. A running hub ends it within a second.")
 
 

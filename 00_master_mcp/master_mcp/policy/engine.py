@@ -1,6 +1,7 @@
 """The policy in force: answers questions from memory, judges conditions, follows its files."""
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -59,7 +60,7 @@ class Policy:
     """The rules of one fleet. `load()` before the first question; `watch()` follows the files.
 
     `problem` is the sentence about files that were not taken, empty when all are in force. `version` grows
-    with each set of rules, and `on_change` hears of it.
+    with each set of rules, `digest` names it, and `on_change` hears of it.
     """
 
     def __init__(self, folders: Folders, jq: Jq) -> None:
@@ -70,6 +71,7 @@ class Policy:
         self._loading = asyncio.Lock()
         self._listeners: list[Callable[[], None]] = []
         self.problem = ""
+        self.digest = ""
         self.version = 0
 
     @property
@@ -174,6 +176,7 @@ class Policy:
 
     def _take(self, rules: tuple[Placed, ...], sources: tuple[Source, ...]) -> None:
         self._now, self._seen = _InForce(rules), sources
+        self.digest = hashlib.sha256(repr(sources).encode()).hexdigest()
         self.problem = ""
         self.version += 1
         for listener in self._listeners:

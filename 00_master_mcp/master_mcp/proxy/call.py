@@ -69,6 +69,8 @@ class Proxy:
             tool = self._catalog.resolve(call.name)
             track.found(tool)
             asked = self._asked(call, tool, arguments, track.args_hash)
+            if not self._rules.visible(call.caller, tool):  # refused without using up what others share
+                _refuse_if_denied(await self._rules.decide(asked.question(tool.risk)), asked)
             async with self._resilience.admitted(call.caller, tool, self._rules.limits(asked.question(tool.risk))):
                 answer = await self._run(asked, track)
             track.answered(answer)
