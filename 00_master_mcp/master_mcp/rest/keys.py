@@ -39,7 +39,8 @@ class KeyList(Shape):
     keys: list[KeyView]
 
 
-Group = Annotated[str, Field(pattern=r"^(?!(agents|operators)$)[a-z0-9][a-z0-9._-]*$", max_length=64)]
+_ROLES: JsonObject = {"not": {"enum": ["agents", "operators"]}}  # a role gives those
+Group = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, json_schema_extra=_ROLES)]
 Scope = Annotated[str, Field(pattern=r"^(manage|(read|change|destroy):.+)$", max_length=200)]
 
 _AGENTS_NEVER_MANAGE: JsonObject = {

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,6 @@ from gateways import Gateway
 from hubs import running_hub
 from sqlalchemy import event
 
-from fleetkit.errors import Conflict, NotFound, Refused
-from master_mcp.auth.caller import Caller
-from master_mcp.rest import gateway
-from master_mcp.rest.trail import Form
 from master_mcp.store import audit
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -174,114 +169,92 @@ async def test_a_call_just_made_is_found_with_its_key_and_door(tmp_path: Path):
         ]
 
 
-@pytest.mark.parametrize("path", ["/audit/verify", "/audit/export", "/approvals", "/approvals/a1"])
-async def test_a_room_that_this_hub_does_not_have_is_said_not_to_be_there(hub: Gateway, path: str):
-    missing = await hub.get(path)
-    assert (missing.status, missing.body["code"]) == (404, "not_found")
-
-
-# --- rooms plugged in: small ones of the tests' own, for what is tested is how the door hands over ---
-
-
-class Paper:
-    """A Trail over a list of rows."""
-
-    async def verify(self) -> Mapping[str, Any]:
-        return {"ok": False, "rows": 3, "broken": [{"seq": 2, "why": "changed"}]}
-
-    async def export(self, form: Form, since: float | None, until: float | None) -> AsyncIterator[bytes]:
-        if since == 13:
-            raise Conflict("that span is sealed: ask for a later one")
-        for number in range(3):
-            text = f"{number},{since},{until}\r\n" if form == "csv" else json.dumps({"n": number}) + "\n"
-            yield text.encode()
-
-
-class Room:
-    """An approvals room with one held call of `client`, which any operator decides."""
-
-    def __init__(self) -> None:
-        self.held: dict[str, Any] = {"id": "a1", "state": "pending", "tool": "os.odd.wipe"}
-
-    async def list(self, caller: Caller, state: str | None) -> Sequence[Mapping[str, Any]]:
-        return [self.held] if state in (None, self.held["state"]) else []
-
-    async def get(self, caller: Caller, approval_id: str) -> Mapping[str, Any]:
-        if approval_id != self.held["id"]:
-            raise NotFound(f"no approval {approval_id!r}")
-        return self.held
-
-    async def decide(self, caller: Caller, approval_id: str, *, approve: bool, reason: str) -> Mapping[str, Any]:
-        if not caller.manages:
-            raise Refused("an agent decides nothing")
-        state = "approved" if approve else "denied"
-        self.held |= {"state": state, "decisions": [{"by": caller.name, "reason": reason}]}
-        return self.held
-
-    async def redeem(self, caller: Caller, approval_id: str) -> Mapping[str, Any]:
-        if self.held["state"] != "approved":
-            raise Conflict("not approved, or already run")
-        self.held |= {"state": "executed", "result": {"content": []}}
-        return self.held
-
-
-@pytest.fixture
-def plugged(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hubs made in the test have the rooms above."""
-    build = gateway.build
-
-    def with_rooms(*arguments: Any, **rooms: Any) -> Any:
-        return build(*arguments, **{**rooms, "approvals": Room(), "trail": Paper()})
-
-    monkeypatch.setattr(gateway, "build", with_rooms)
-
-
-async def test_a_verification_says_what_the_audit_room_found(tmp_path: Path, plugged: None):
-    async with running_hub(tmp_path) as running:
-        found = await Gateway(running).get("/audit/verify")
-        assert (found.status, found.body) == (
-            200,
-            {"ok": False, "rows": 3, "broken": [{"seq": 2, "why": "changed"}]},
-        )
-
-
-async def test_an_export_comes_in_pieces_as_what_was_asked_for(tmp_path: Path, plugged: None):
+async def test_a_change_of_keys_is_on_the_record_with_who_made_it(tmp_path: Path):
     async with running_hub(tmp_path) as running:
         hub = Gateway(running)
+        made = (await hub.post("/keys", {"name": "dora", "groups": ["dba"]})).body["key"]
+        await hub.post(f"/keys/{made['id']}/revoke", {})
+        assert made["groups"] == ["dba"]
+        rows = [row for row in running.audit_rows() if row["tool"].startswith("keys.")]
+        admin = running.admin.split("_")[1]
+        assert [(row["tool"], row["outcome"], row["caller"], row["door"]) for row in rows] == [
+            (action, outcome, admin, "rest")
+            for action in ("keys.create", "keys.revoke")
+            for outcome in ("intent", "ok")
+        ]
+        assert made["id"] in rows[1]["detail"]
+
+
+async def test_a_record_that_was_changed_is_said_to_be(tmp_path: Path):
+    async with running_hub(tmp_path) as running:
+        hub = Gateway(running)
+        await hub.execute("master.listServices")
+        running.hub.audit.flush().result()
+        whole = (await hub.get("/audit/verify")).body
+        assert (whole["ok"], whole["problem"], whole["rows"] > 0) == (True, None, True)
+        running.hub.store.write_now(lambda db: db.execute(audit.update().values(caller="somebody else")))
+        changed = (await hub.get("/audit/verify")).body
+        assert (changed["ok"], changed["first_bad_seq"]) == (False, 1)
+
+
+async def test_the_record_is_exported_as_lines_or_as_a_table(tmp_path: Path):
+    async with running_hub(tmp_path) as running:
+        running.hub.store.write_now(lambda db: db.execute(audit.insert(), RECORD))
+        hub = Gateway(running)
         lines = await hub.get("/audit/export")
-        assert (lines.kind, [json.loads(line) for line in (lines.body).splitlines()]) == (
+        assert (lines.kind, [json.loads(line)["caller"] for line in lines.body.splitlines()]) == (
             "application/x-ndjson",
-            [{"n": 0}, {"n": 1}, {"n": 2}],
+            ["anna", "ben", "anna", "anna", "anna"],
         )
-        table = await hub.get("/audit/export?format=csv&since=1&until=2.5")
+        table = await hub.get("/audit/export?format=csv&since=1002&until=1004")
         assert (table.kind, table.headers["Content-Disposition"]) == ("text/csv", 'attachment; filename="audit.csv"')
-        assert list(csv.reader(io.StringIO(table.body)))[2] == ["2", "1.0", "2.5"]
-        refused = await hub.get("/audit/export?since=13")
-        assert (refused.status, refused.body["code"]) == (409, "conflict")
+        assert [row["at"] for row in csv.DictReader(io.StringIO(table.body))] == ["1002.0", "1003.0"]
+        empty = await hub.get("/audit/export?format=csv&since=5000")
+        assert [row[0] for row in csv.reader(io.StringIO(empty.body))] == ["seq"]
         assert (await hub.get("/audit/export?format=pdf")).status == 422
 
 
-async def test_a_held_call_is_listed_decided_and_run_once(tmp_path: Path, plugged: None):
+async def test_a_long_record_is_exported_whole(tmp_path: Path):
     async with running_hub(tmp_path) as running:
-        hub = Gateway(running)
-        assert (await hub.get("/approvals?state=pending", key=hub.agent)).body["total"] == 1
-        assert (await hub.get("/approvals?state=denied")).body == {"total": 0, "approvals": []}
-        assert (await hub.get("/approvals/a1")).body["tool"] == "os.odd.wipe"
-        assert (await hub.get("/approvals/a2")).status == 404
-        assert (await hub.post("/approvals/a1/redeem", key=hub.agent)).status == 409
-        assert (await hub.post("/approvals/a1/approve", {"reason": "mine"}, key=hub.agent)).status == 403
-        approved = await hub.post("/approvals/a1/approve", {"reason": "planned"})
-        assert (approved.body["state"], approved.body["decisions"][0]) == (
-            "approved",
-            {"by": "admin", "reason": "planned"},
-        )
-        assert (await hub.post("/approvals/a1/redeem", key=hub.agent)).body["state"] == "executed"
-        assert (await hub.post("/approvals/a1/redeem", {}, key=hub.agent)).status == 409
+        running.hub.store.write_now(lambda db: db.execute(audit.insert(), [_row(n) for n in range(1, 1202)]))
+        lines = (await Gateway(running).get("/audit/export")).body.splitlines()
+        assert [json.loads(line)["seq"] for line in lines] == list(range(1, 1202))
 
 
-async def test_a_denial_needs_no_words(tmp_path: Path, plugged: None):
-    async with running_hub(tmp_path) as running:
-        assert (await Gateway(running).post("/approvals/a1/deny")).body["state"] == "denied"
+# --- held calls -------------------------------------------------------------------------------------
+
+
+async def _held(hub: Gateway) -> str:
+    """A call of the agent's that an operator has to approve; its approval's id."""
+    held = await hub.execute("os.odd.wipe", key=hub.agent)
+    assert (held.status, held.body["code"]) == (202, "needs_approval")
+    return str(held.body["approval_id"])
+
+
+async def test_a_held_call_is_listed_decided_and_run_once(hub: Gateway):
+    held = await _held(hub)
+    assert held in [one["id"] for one in (await hub.get("/approvals", key=hub.agent)).body["approvals"]]
+    assert held not in [one["id"] for one in (await hub.get("/approvals?status=denied")).body["approvals"]]
+    assert (await hub.get(f"/approvals/{held}")).body["tool"] == "os.odd.wipe"
+    assert (await hub.post(f"/approvals/{held}/redeem", key=hub.agent)).status == 409
+    assert (await hub.post(f"/approvals/{held}/approve", {"reason": "mine"}, key=hub.agent)).status == 403
+    approved = await hub.post(f"/approvals/{held}/approve", {"reason": "planned"})
+    said = approved.body["decisions"][0]
+    assert (approved.body["status"], said["decider_name"], said["reason"], said["channel"]) == (
+        ("approved", "admin", "planned", "rest")
+    )
+    ran = await hub.post(f"/approvals/{held}/redeem", key=hub.agent)
+    assert (ran.body["status"], "content" in ran.body["answer"]) == ("executed", True)
+    assert (await hub.post(f"/approvals/{held}/redeem", {}, key=hub.agent)).status == 409
+
+
+async def test_a_denial_needs_no_words(hub: Gateway):
+    assert (await hub.post(f"/approvals/{await _held(hub)}/deny")).body["status"] == "denied"
+
+
+@pytest.mark.parametrize(("path", "status"), [("/approvals/a2", 404), ("/approvals?status=odd", 422)])
+async def test_what_is_no_held_call_is_said_to_be_none(hub: Gateway, path: str, status: int):
+    assert (await hub.get(path)).status == status
 
 
 async def test_a_search_asks_the_database_for_no_more_than_a_page(hub: Gateway):
