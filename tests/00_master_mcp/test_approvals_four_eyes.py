@@ -22,7 +22,8 @@ ESCALATED = replace(ESCALATES, escalated_at=500.0)
 
 ROTATED_ANNA = Caller("id-anna-2", "anna", "operator", ANNA.scopes, ANNA.groups)
 ROTATED_AGENT = Caller("id-agent-2", "agent", "agent", AGENT.scopes, AGENT.groups)
-MASON = person("mason", "masons", role="agent")
+MASON = Caller("id-mason", "mason", "operator", ANNA.scopes, ("masons",))
+MASONS_AGENT = person("trowel", "masons", role="agent")
 OPERATING_AGENT = person("bot", "operators", role="agent")
 
 
@@ -50,14 +51,15 @@ def outcome(
         (HELD, ROTATED_AGENT, Refused),
         (HELD, OTHER, Refused),
         (HELD, MASON, Refused),
-        (HELD, OPERATING_AGENT, None),
+        (HELD, OPERATING_AGENT, Refused),
         (ANNAS, ANNA, Refused),
         (ANNAS, ROTATED_ANNA, Refused),
         (ANNAS, BERT, None),
-        (OF_AGENTS, OTHER, None),
+        (OF_AGENTS, OTHER, Refused),
         (OF_AGENTS, AGENT, Refused),
         (OF_AGENTS, ANNA, Refused),
         (OF_MASONS, MASON, None),
+        (OF_MASONS, MASONS_AGENT, Refused),
         (OF_MASONS, ANNA, Refused),
         (ESCALATES, MASON, None),
         (ESCALATES, ANNA, Refused),

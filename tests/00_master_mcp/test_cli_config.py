@@ -59,13 +59,18 @@ def test_a_password_among_the_options_of_a_url_is_not_shown_either(fleet: Fleet,
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql+psycopg://fleet:hunter2@db/fleet", "postgresql+psycopg://fleet@db/fleet?password=hunter2"]
+    ("key", "url"),
+    [
+        ("database_url", "postgresql+psycopg://fleet:hunter2@db/fleet"),
+        ("database_url", "postgresql+psycopg://fleet@db/fleet?password=hunter2"),
+        ("redis_url", "redis://:hunter2@cache/0"),
+    ],
 )
-def test_a_password_in_fleet_yaml_is_refused_and_told_where_it_belongs(tmp_path: Path, url: str) -> None:
-    (tmp_path / "fleet.yaml").write_text(f"hub: {{database_url: '{url}'}}", encoding="utf-8")
+def test_a_password_in_fleet_yaml_is_refused_and_told_where_it_belongs(tmp_path: Path, key: str, url: str) -> None:
+    (tmp_path / "fleet.yaml").write_text(f"hub: {{{key}: '{url}'}}", encoding="utf-8")
     done = Fleet(tmp_path).run("config", "check")
     assert (done.code, "hunter2" in done.err) == (2, False)
-    assert "FLEET_HUB__DATABASE_URL" in done.err
+    assert f"FLEET_HUB__{key.upper()}" in done.err
 
 
 def test_a_database_url_without_a_password_may_stand_in_fleet_yaml(tmp_path: Path) -> None:

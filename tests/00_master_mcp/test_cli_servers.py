@@ -58,6 +58,8 @@ def test_a_server_is_added_listed_and_removed(fleet: Fleet) -> None:
     }
     assert fleet.run("servers", "remove", "odd").code == 0
     assert rows_of(fleet.run("servers", "list", "--json")) == {}
+    record = fleet.run("audit", "search", "--tool", "servers.*", "--outcome", "ok", "--json").data
+    assert {(row["tool"], row["door"]) for row in record} == {("servers.add", "cli"), ("servers.remove", "cli")}
 
 
 def test_an_http_server_is_added_from_an_example(fleet: Fleet) -> None:

@@ -10,6 +10,7 @@ import aiohttp
 import pytest
 import structlog
 from hubs import ask as ask_hub
+from hubs import call as call_hub
 from hubs import running_hub, write_policy
 from policies import AGENT, OPERATOR, ask, loaded, rule, tool, write
 
@@ -250,6 +251,33 @@ async def test_a_running_hub_takes_a_new_rule_and_shows_what_it_hides(tmp_path: 
         write_policy(tmp_path, {"rules": [rule("deny", tools="master.listTools")]})
         await until(lambda: _gone("master_listTools", names))
         assert "master_getServerInfo" in await names()
+
+
+async def test_other_rules_are_on_the_record(tmp_path: Path) -> None:
+    async with running_hub(tmp_path) as hub:
+        write_policy(tmp_path, {"rules": [rule("deny", tools="master.listTools")]})
+        await hub.hub.policy.refresh()
+        row = next(row for row in hub.audit_rows() if row["tool"] == "policy.load")
+        assert (row["caller"], row["door"], hub.hub.policy.digest in row["detail"]) == ("hub", "hub", True)
+
+
+async def test_the_hub_lists_no_tool_that_the_caller_may_not_call(tmp_path: Path) -> None:
+    async with running_hub(tmp_path) as hub:
+        write_policy(tmp_path, {"rules": [rule("deny", tools="master.approve"), rule(name="rest")]})
+        await hub.hub.policy.refresh()
+        listed = (await call_hub(hub, "master.listTools"))["structuredContent"]["result"]
+        assert "master.listTools" in [line["id"] for line in listed]
+        assert "master.approve" not in [line["id"] for line in listed]
+
+
+async def test_who_may_not_call_a_tool_uses_up_nothing_of_a_shared_limit(tmp_path: Path) -> None:
+    few = rule(None, "few", tools="master.listServices", limits=[{"amount": 1, "per": "day", "by": ["tool"]}])
+    async with running_hub(tmp_path, policies={"rules": [few, rule()]}) as hub:
+        _, stranger = hub.hub.keys.create("stranger", scopes=["read:nothing.*"])
+        refused = await call_hub(hub, "master.listServices", key=stranger)
+        first, second = [await call_hub(hub, "master.listServices") for _ in range(2)]
+        assert refused["structuredContent"]["code"] == "refused"
+        assert ("code" in first["structuredContent"], second["structuredContent"]["code"]) == (False, "over_budget")
 
 
 async def _gone(name: str, names: Any) -> bool:
