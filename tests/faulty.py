@@ -41,7 +41,7 @@ def tool(canonical: str = "os.odd.look", risk: str = "read", **more: Any) -> dic
     return {
         "name": canonical.replace(".", "_"),
         "description": "Look at something.",
-        "inputSchema": {"type": "object", "properties": more.get("properties", {})},
+        "inputSchema": {"type": "object", "properties": {"text": {"type": "string"}, **more.get("properties", {})}},
         "annotations": more.get("annotations", {}),
         "_meta": {"fleet/id": canonical, "risk": risk, **more.get("meta", {})},
     }

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from hubs import in_own_task
+from hubs import in_own_task, write_rows
 
 from fleetkit import Assessment, Risk, Spoke, settings, trust
 from fleetkit.approval_settings import ApprovalSettings
@@ -158,6 +158,7 @@ class Shed:
     done: list[str]
     callers: dict[str, Caller]
     rules: ByRisk
+    upstream: Upstream
 
     async def call(
         self, tool: str = "shed.burn", arguments: Mapping[str, Any] | None = None, *, by: Caller = AGENT, **params: Any
@@ -228,6 +229,7 @@ def shed(
 async def _shed(
     data_dir: Path, rules: ByRisk, clock: Clock, done: list[str], changes: Mapping[str, Any]
 ) -> AsyncGenerator[Shed]:
+    write_rows(data_dir, {"shed": {"number": 80, "namespace": "shed", "concurrency": 1000}})
     config, metrics, catalog = settings.load(data_dir), Metrics(), Catalog()
     store = open_hub_store(config)
     log = open_audit(store, config, metrics)
@@ -248,7 +250,7 @@ async def _shed(
         running = asyncio.create_task(approvals.run(proxy.call))
         await asyncio.sleep(0)
         try:
-            yield Shed(store, approvals, proxy, metrics, log, catalog, clock, done, callers, rules)
+            yield Shed(store, approvals, proxy, metrics, log, catalog, clock, done, callers, rules, upstream)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

@@ -39,7 +39,7 @@ class Hub:
 
     def __init__(self, config: FleetSettings, rules: Rules | None = None) -> None:
         self.config = config
-        self._rules = rules
+        self.rules = rules
         self.ring = trust.KeyRing(trust.private_dir(config.data_dir))
         self.metrics = Metrics()
         self.catalog = Catalog()
@@ -121,7 +121,7 @@ class Hub:
             self.upstreams,
             self.audit,
             self.metrics,
-            self._rules or self.policy,
+            self.rules or self.policy,
             self.approvals.desk,
             self.resilience,
             deadline_s=hub.deadline_s,
@@ -131,7 +131,7 @@ class Hub:
             self.upstreams,
             self.audit,
             self.metrics,
-            self._rules or self.policy,
+            self.rules or self.policy,
             self.resilience,
             deadline_s=hub.deadline_s,
         )

@@ -35,7 +35,7 @@ def wanted(request: pytest.FixtureRequest) -> dict[str, Any]:
 
 async def rest(hub: RunningHub, method: str, path: str, key: str, body: bytes | None = None) -> tuple[int, Any]:
     """Status and JSON of one REST request."""
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     async with (
         aiohttp.ClientSession() as session,
         session.request(method, f"{hub.url}{path}", data=body, headers=headers) as answer,
@@ -137,13 +137,13 @@ async def test_a_call_is_denied_over_rest(hub: RunningHub, wanted: dict[str, Any
         ("POST", "/approvals/ap_none/approve", b"{}", 404, "not_found"),
         ("POST", "/approvals/ap_none/redeem", None, 404, "not_found"),
         ("POST", "/approvals/ap_none/eat", None, 404, "not_found"),
-        ("DELETE", "/approvals", None, 404, "not_found"),
+        ("DELETE", "/approvals", None, 405, "invalid"),
         ("GET", "/approvals/a/b/c", None, 404, "not_found"),
         ("GET", "/approvals?status=open", None, 422, "invalid"),
         ("GET", "/approvals?limit=0", None, 422, "invalid"),
         ("GET", "/approvals?limit=x", None, 422, "invalid"),
         ("GET", "/approvals?limit=%C2%B2", None, 422, "invalid"),
-        ("POST", "/approvals/ap_none/deny", b"{", 422, "invalid"),
+        ("POST", "/approvals/ap_none/deny", b"{", 400, "invalid"),
         ("POST", "/approvals/ap_none/deny", b"[]", 422, "invalid"),
         ("POST", "/approvals/ap_none/deny", b'{"reason": 7}', 422, "invalid"),
     ],

@@ -80,7 +80,7 @@ async def test_no_mutated_replay_of_an_approved_call_runs_and_the_reordered_call
             batch = [*wrong, *bytes_changed]
             seen |= set(await outcomes(*(replay(place, *one, ids[n % 2]) for n, one in enumerate(batch))))
         assert place.done == []
-        assert seen == {"refused", "needs_approval", "over_budget"}
+        assert seen == {"refused", "needs_approval", "over_budget", "invalid"}
 
         version = place.catalog.of("shed")
         place.catalog.replace("shed", [changed(tool) for tool in version])

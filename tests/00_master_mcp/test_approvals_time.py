@@ -227,12 +227,11 @@ async def test_an_execution_that_never_ended_is_in_doubt_after_a_day(place: Shed
 
 async def test_nothing_is_used_up_when_the_spoke_is_known_to_be_down(place: Shed) -> None:
     approval_id = await place.approved()
-    upstream = place.proxy._upstreams["shed"]  # pyright: ignore[reportPrivateUsage] - as the watcher does
-    upstream.lost("down")
+    place.upstream.lost("down")
     with pytest.raises(Unavailable):
         await place.call()
     assert await place.status(approval_id) == "approved"
-    upstream.found()
+    place.upstream.found()
     await place.call()
     assert (place.done, await place.status(approval_id)) == (["burn barn"], "executed")
 

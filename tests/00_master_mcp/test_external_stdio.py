@@ -505,7 +505,7 @@ def _catalog_tool(name: str) -> Any:
     from fleetkit.settings import SpokeRow
     from master_mcp.catalog.tools import read_tool
 
-    row = SpokeRow(number=80, namespace="strange")
+    row = SpokeRow(number=80, namespace=name.rpartition(".")[0])
     return read_tool("spoken", row, {"name": "x", "_meta": {"fleet/id": name, "risk": "read"}})
 
 

@@ -237,7 +237,7 @@ async def test_a_server_that_does_not_say_what_it_can_offers_tools_alone(tmp_pat
     async with listening(shop) as url, running_hub(tmp_path, rows(shop=url)) as hub:
         await settle(hub, "shop")
         assert await listed(hub, "prompts/list", "prompts", "name") == []
-        assert [tool.id for tool in hub.hub.catalog.of("shop")] == ["os.odd.look"]
+        assert [tool.upstream for tool in hub.hub.catalog.of("shop")] == ["os_odd_look"]
 
 
 async def test_fastmcps_client_reads_and_prompts(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """`/approvals`: held calls, their decisions and their redemption, for the room that keeps them."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field
 
+from master_mcp.approvals.record import Status
 from master_mcp.approvals.room import MAX_LISTED, Approvals
 from master_mcp.rest.route import Answer, Query, Request, Route, Shape
 
@@ -29,9 +30,9 @@ class ApprovalList(Shape):
 
 
 class WhichApprovals(Query):
-    """Those in one state (`pending`, `approved`, `executed`, ...) or `all`."""
+    """Those in one state, or `all`."""
 
-    status: str = Field(default="pending", max_length=40)
+    status: Status | Literal["all"] = Status.pending
     limit: int = Field(default=100, ge=1, le=MAX_LISTED)
 
 

@@ -135,7 +135,7 @@ def _one_type(schema: JsonObject) -> JsonObject:
 
 
 def _responses(route: Route, schemas: _Schemas) -> JsonObject:
-    plain: JsonObject = {str(route.answer): {"schema": {}}}
+    plain: JsonObject = {kind: {"schema": {}} for kind in str(route.answer).split(", ")}
     good = plain if isinstance(route.answer, str) else _json(schemas.answered(route.answer))
     responses: JsonObject = {str(route.status): {"description": "Done.", "content": good}}
     responses |= {str(status): {"description": text, "content": good} for status, text in route.also.items()}

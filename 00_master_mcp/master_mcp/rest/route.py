@@ -79,7 +79,7 @@ Handler = Callable[[Request], Awaitable[Answer]]
 class Route:
     """One method on one path template, such as `/keys/{id}/revoke`.
 
-    `answer` is the model of a good answer, or its content type where it is no JSON. `calls` marks a route
+    `answer` is the model of a good answer, or its content types where it is no JSON. `calls` marks a route
     that runs a tool: it is cancelled when the client goes away, and can answer 202.
     """
 

@@ -99,7 +99,7 @@ class AuditDesk:
             ),
             Route("GET", "/audit/verify", self._verify, "Check the whole record.", tag, Verified, access=manager),
             Route(
-                "GET", "/audit/export", self._export, "Export the record.", tag, "application/x-ndjson", query=Export,
+                "GET", "/audit/export", self._export, "Export the record.", tag, ", ".join(KINDS.values()), query=Export,
                 access=manager,
             ),
         ]  # fmt: skip
