@@ -69,7 +69,7 @@ def test_an_http_server_is_added_from_an_example(fleet: Fleet) -> None:
 
 
 MISTAKES = [
-    (["add", "odd"], 2, "transport"),
+    (["add", "odd"], 2, "say what odd is: --example NAME, --url URL, or a command after `--`"),
     (["add", "cmdb", "--", "server"], 2, "name of a spoke"),
     (["add", "odd", "--env", "TOKEN", "--", "server"], 2, "write NAME=value"),
     (["add", "odd", "--env", "API_TOKEN=abc", "--", "server"], 2, "holds a credential"),
