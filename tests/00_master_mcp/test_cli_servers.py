@@ -117,6 +117,7 @@ async def test_what_is_seen_is_shown_approved_and_compared(fleet: Fleet, tmp_pat
     await seen(fleet, "odd", [tool("look", "Changed."), tool("put"), tool("fresh")])
     changed = fleet.run("servers", "diff", "odd")
     assert (changed.code, "Changed." in changed.out) == (1, True)
+    assert "" not in changed.lines
     assert "2 tools are held back" in fleet.run("servers", "list").out
     only = fleet.run("servers", "approve", "odd", "--tool", "fresh", "--yes")
     assert only.code == 0
