@@ -11,6 +11,7 @@ from commands import Done, Fleet
 from foreign import Script, put_rows, tool
 
 from fleetkit import settings
+from fleetkit.external import Sandbox
 from master_mcp.external.pins import snapshot
 from master_mcp.external.records import Records
 from master_mcp.store import open_hub_store
@@ -63,6 +64,9 @@ def test_a_server_is_added_listed_and_removed(fleet: Fleet) -> None:
 def test_an_http_server_is_added_from_an_example(fleet: Fleet) -> None:
     assert fleet.run("servers", "add", "github", "--example", "github").code == 0
     assert settings.load(fleet.data_dir).external["github"].headers
+    files = fleet.run("servers", "add", "files", "--example", "filesystem", "--write", "/tmp", "--", "server", "/tmp")
+    assert settings.load(fleet.data_dir).external["files"].sandbox == Sandbox(write=[Path("/tmp")])
+    assert files.err.startswith("Files below chosen folders. npm install -g @modelcontextprotocol/server-filesystem@")
     assert "there are bigquery" in fleet.run("servers", "add", "x", "--example", "nothing").err
     added = fleet.run("servers", "add", "web", "--url", "https://example.org/mcp", "--no-sandbox")
     assert (added.code, settings.load(fleet.data_dir).external["web"].sandbox) == (0, "none")

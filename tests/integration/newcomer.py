@@ -247,7 +247,7 @@ class Newcomer:
         structured: dict[str, Any] = answer.structured_content or {}
         seen = word(structured)
         for message in self.asked:
-            seen = textwrap.indent(message, "? ") + f"\n> yes: as planned\n{seen}"
+            seen = textwrap.indent(message, "? ", lambda _: True) + f"\n> yes: as planned\n{seen}"
         self.asked.clear()
         return structured, (typed(tool, arguments), seen.replace(self._work, "~"))
 
@@ -309,6 +309,7 @@ async def change_with_a_person(me: Newcomer) -> None:
 
         done, seen = await me.call(client, "cmdb_importCsv", content=CRM, preview=False)
         expect("client wants to run cmdb.importCsv (risk: change)" in seen[1], "nobody was asked about the import")
+        expect("inserted: 2" in seen[1], "the question does not say what the import would do")
         expect(done["preview"] is False and done["inserted"] == 2, f"the import did not happen: {done}")
         me.transcript.step("It imports: the client asks the person, who says yes", seen)
 
@@ -330,7 +331,7 @@ async def change_without_a_person(me: Newcomer) -> None:
         me.transcript.step("What waits for a decision?", seen)
 
         approved, seen = me.fleet("approvals", "approve", approval_id, "--reason", "the wiki is ours")
-        expect("is approved" in approved, f"it was not approved: {approved}")
+        expect("repeating the identical call" in approved, f"it is not said what to do next: {approved}")
         me.transcript.step("The operator approves it", seen)
 
         done, first = await me.call(client, "cmdb_importCsv", content=WIKI, preview=False)

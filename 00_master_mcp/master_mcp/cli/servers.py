@@ -58,6 +58,8 @@ def add(
     row |= {"identity": "per-caller"} if per_caller else {}
     row |= _sandbox(row.get("sandbox"), read, write, network=network, no_sandbox=no_sandbox)
     path = rows.add(settings.default_data_dir(), name, row)
+    if example:
+        show.say(rows.example_note(example))
     show.say(f"Added {name} ({path}). A running hub looks at it now; then: fleet servers approve {name}")
 
 
@@ -214,7 +216,7 @@ def _sandbox(
         return {"sandbox": "none"}
     row = dict(mapping(given))
     for key, paths in (("read", read), ("write", write)):
-        row |= {key: [*row.get(key, []), *(str(path.absolute()) for path in paths)]} if paths else {}
+        row |= {key: [str(path.absolute()) for path in paths]} if paths else {}  # instead of an example's
     row |= {"network": True} if network else {}
     return {"sandbox": row} if row else {}
 
