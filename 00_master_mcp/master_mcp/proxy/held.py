@@ -132,10 +132,10 @@ def preview_in(answer: Message) -> str:
 def _fields(structured: Mapping[str, Any]) -> str:
     """A result for whoever decides, a line for each field that says something: short ones first, long ones cut."""
     said = {name: value for name, value in structured.items() if value not in (None, "", [], {})}
-    nested = {name: value for name, value in said.items() if isinstance(value, dict | list)}
+    nested = [name for name, value in said.items() if isinstance(value, dict | list)]
     lines = [f"{name}: {_words(value)}" for name, value in said.items() if name not in nested]
-    for name, value in nested.items():
-        text = _words(value)
+    for name in nested:
+        text = _words(said[name])
         lines.append(f"{name}: {text if len(text) <= MAX_FIELD else f'{text[:MAX_FIELD]}...'}")
     return "\n".join(lines)
 
