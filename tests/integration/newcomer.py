@@ -32,7 +32,7 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[2]
 STATE = "FLEET_TEST_NEWCOMER"
 SSHD = "/usr/sbin/sshd"
-MOST_LINES = 24  # of one answer that a page shows
+MOST_LINES = 26  # of one answer that a page shows
 HEADER = "hostname,ip_address,os_type,os_version,services,path,user,ssh_access_notes,depends_on\n"
 CRM = HEADER + (
     "crm-db,10.9.0.5,linux,Debian 12,postgresql,/var/lib/postgresql,postgres,key only,\n"
