@@ -38,7 +38,7 @@ TOKEN = "fst_shed"
 
 CONFIRM = Verdict(Effect.confirm, "test: confirm")
 APPROVE = Verdict(Effect.approve, "test: approve")
-HIGH = ("roof", "tower", "cellar")
+HIGH = ("roof", "tower", "wall", "cellar")
 DENY = Verdict(Effect.deny, "test: deny", "not here")
 ALLOW = Verdict(Effect.allow, "test: allow")
 
@@ -97,6 +97,12 @@ HELD = Approval(
 )  # fmt: skip
 
 
+LOOKS: dict[str, dict[str, Any]] = {
+    "tower": {"look": "a painted tower", "sides": ["north", "south"], "coats": 2, "note": None},
+    "wall": {"bricks": ["b" * 1000]},
+}
+
+
 def shed_spoke(done: list[str]) -> Spoke:
     """A spoke whose tools write down in `done` what they did."""
     spoke = Spoke("shed")
@@ -112,14 +118,14 @@ def shed_spoke(done: list[str]) -> Spoke:
         return f"burnt {what}"
 
     @spoke.tool(risk=Risk.destroy, assess=assess)
-    async def paint(what: str, dry_run: bool = False) -> dict[str, str]:
+    async def paint(what: str, dry_run: bool = False) -> dict[str, Any]:
         """Paint something; with dry_run only show it."""
         if not dry_run:
             done.append(f"paint {what}")
         elif what == "cellar":
             raise NotFound("no cellar")
-        elif what == "tower":
-            return {"look": "a painted tower"}
+        elif what in LOOKS:
+            return LOOKS[what]
         return {"diff": f"- {what}\n+ painted {what}"}
 
     @spoke.tool(risk=Risk.destroy, reveals="value")

@@ -94,9 +94,14 @@ async def test_what_a_tool_assesses_as_too_risky_is_held_with_its_plan_and_a_dry
 
 
 @pytest.mark.parametrize(
-    ("what", "plan"), [("tower", 'paint tower\n\n{"look":"a painted tower"}'), ("cellar", "paint cellar")]
+    ("what", "plan"),
+    [
+        ("tower", 'paint tower\n\nlook: a painted tower\ncoats: 2\nsides: ["north", "south"]'),
+        ("wall", f'paint wall\n\nbricks: ["{"b" * 298}...'),
+        ("cellar", "paint cellar"),
+    ],
 )
-async def test_a_dry_run_without_a_diff_shows_its_text_and_one_that_fails_nothing(
+async def test_a_dry_run_without_a_diff_shows_its_fields_the_long_ones_cut_and_one_that_fails_nothing(
     place: Shed, what: str, plan: str
 ) -> None:
     with pytest.raises(NeedsApproval) as held:

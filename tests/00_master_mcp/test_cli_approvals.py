@@ -88,8 +88,10 @@ async def test_a_held_call_is_listed_shown_approved_and_redeemed(world: World) -
     shown = await world.fleet("approvals", "show", approval_id)
     assert "plan: run os.odd.look with exactly these arguments" in shown.out
     assert '{"text": "barn"}' in shown.out
+    assert "_hash" not in shown.out
     approved = await world.fleet("approvals", "approve", approval_id, "--reason", "fine")
-    assert approved.err == f"{approval_id} (os.odd.look for client) is approved.\n"
+    said = f"{approval_id} (os.odd.look for client) is approved: client runs it, once, by repeating the identical call"
+    assert approved.err.startswith(f"{said} until ")
     key = str(world.hub.data_dir / "client.key")
     redeemed = await world.fleet("approvals", "redeem", approval_id, "--key-file", key)
     assert (redeemed.code, "seen" in redeemed.out) == (0, True)
@@ -105,6 +107,17 @@ async def test_a_held_call_is_denied(world: World) -> None:
     assert [one["id"] for one in listed.data] == [approval_id]
     again = await world.fleet("call", "os.odd.look", "text=mill")
     assert "was denied by admin: no" in again.err
+    late = await world.fleet("approvals", "approve", approval_id)
+    assert late.err.splitlines() == [
+        f"fleet: approval {approval_id} is denied: the same call is refused for a while, then repeat it to ask anew",
+        f"What became of it: fleet approvals show {approval_id}",
+    ]
+
+
+async def test_a_list_without_calls_says_so(world: World) -> None:
+    done = await world.fleet("approvals", "list", "--status", "expired")
+    assert (done.code, done.out, done.err) == (0, "", "No held call is expired.\n")
+    assert (await world.fleet("approvals", "list", "--status", "expired", "--json")).data == []
 
 
 async def test_an_agents_key_approves_nothing(world: World) -> None:

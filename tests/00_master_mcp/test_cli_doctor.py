@@ -41,6 +41,7 @@ def test_a_healthy_fleet_is_all_ok(fleet: Fleet) -> None:
     assert "error" not in {state for state, _ in found.values()}
     assert found["hub"] == ("ok", f"answers at http://127.0.0.1:{fleet.port}")
     assert found["service cmdb"][0] == "ok"
+    assert found["policy"] == ("ok", "5 rules")
     assert "runs as pid" in found["process"][1]
 
 
@@ -109,6 +110,14 @@ def test_a_wrong_setting_is_the_finding(tmp_path: Path) -> None:
     state, detail = _findings(Fleet(tmp_path), FLEET_HUB__PRT="1")["configuration"]
     assert state == "error"
     assert "hub.prt" in detail
+
+
+def test_a_wrong_policy_is_its_finding(tmp_path: Path) -> None:
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "mine.yaml").write_text("rules: [{name: one, risk: red, answer: deny}]", encoding="utf-8")
+    state, detail = _findings(Fleet(tmp_path, free_port()))["policy"]
+    assert state == "error"
+    assert "mine.yaml, rule 'one', key risk" in detail
 
 
 def test_a_wrong_option_of_a_spoke_is_its_finding(tmp_path: Path) -> None:

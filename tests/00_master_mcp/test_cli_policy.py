@@ -137,7 +137,8 @@ def test_what_cannot_be_explained_is_one_clear_line(fleet: Run, words: tuple[str
 def test_a_tool_that_judges_its_arguments_shows_how_far_it_may_go_alone(fleet: Run) -> None:
     done = fleet("explain", "os.linux.runCommand", "command=ls")
     assert done.lines[0] == "approve(1, operators): os.linux.runCommand (destroy) for key client [agents; change:*]"
-    assert "The tool judges its arguments; with these it may run alone up to: read" in done.lines
+    said = "The tool judges its arguments: where it finds that they read at most, the call runs without being held"
+    assert said in done.lines
 
 
 def test_a_good_policy_is_shown_with_its_warnings(fleet: Run) -> None:

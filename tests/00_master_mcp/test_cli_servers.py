@@ -11,6 +11,7 @@ from commands import Done, Fleet
 from foreign import Script, put_rows, tool
 
 from fleetkit import settings
+from fleetkit.external import Sandbox
 from master_mcp.external.pins import snapshot
 from master_mcp.external.records import Records
 from master_mcp.store import open_hub_store
@@ -65,13 +66,16 @@ def test_a_server_is_added_listed_and_removed(fleet: Fleet) -> None:
 def test_an_http_server_is_added_from_an_example(fleet: Fleet) -> None:
     assert fleet.run("servers", "add", "github", "--example", "github").code == 0
     assert settings.load(fleet.data_dir).external["github"].headers
+    files = fleet.run("servers", "add", "files", "--example", "filesystem", "--write", "/tmp", "--", "server", "/tmp")
+    assert settings.load(fleet.data_dir).external["files"].sandbox == Sandbox(write=[Path("/tmp")])
+    assert files.err.startswith("Files below chosen folders. npm install -g @modelcontextprotocol/server-filesystem@")
     assert "there are bigquery" in fleet.run("servers", "add", "x", "--example", "nothing").err
     added = fleet.run("servers", "add", "web", "--url", "https://example.org/mcp", "--no-sandbox")
     assert (added.code, settings.load(fleet.data_dir).external["web"].sandbox) == (0, "none")
 
 
 MISTAKES = [
-    (["add", "odd"], 2, "transport"),
+    (["add", "odd"], 2, "say what odd is: --example NAME, --url URL, or a command after `--`"),
     (["add", "cmdb", "--", "server"], 2, "name of a spoke"),
     (["add", "odd", "--env", "TOKEN", "--", "server"], 2, "write NAME=value"),
     (["add", "odd", "--env", "API_TOKEN=abc", "--", "server"], 2, "holds a credential"),
@@ -119,6 +123,7 @@ async def test_what_is_seen_is_shown_approved_and_compared(fleet: Fleet, tmp_pat
     await seen(fleet, "odd", [tool("look", "Changed."), tool("put"), tool("fresh")])
     changed = fleet.run("servers", "diff", "odd")
     assert (changed.code, "Changed." in changed.out) == (1, True)
+    assert "" not in changed.lines
     assert "2 tools are held back" in fleet.run("servers", "list").out
     only = fleet.run("servers", "approve", "odd", "--tool", "fresh", "--yes")
     assert only.code == 0

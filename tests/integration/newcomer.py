@@ -2,15 +2,19 @@
 
     python3 tests/integration/newcomer.py [--transcript docs/newcomer.md]
 
-Clones this checkout, starts it with its one command, connects with an MCP client, and works: a command,
-a CMDB import, an impact question, a leased KeePass secret in an SSH login, the audit and the metrics.
-Exits 1 as soon as an answer has another shape than a newcomer was promised. Needs git and sshd; everything
-runs on loopback in a temporary directory and is ended by its own pid.
+Clones this checkout, starts it with its one command, connects with MCP clients, and works under the rules as
+shipped: a command that only looks, a CMDB import that the person confirms, the same kind of change held for
+the command line, something destructive that is denied, an impact question, a leased KeePass secret in an SSH
+login, a call over plain HTTP, and then the audit, the metrics and the operator's commands. Exits 1 as soon as
+an answer has another shape than a newcomer was promised. Needs git and sshd; everything runs on loopback in a
+temporary directory and is ended by its own pid.
 """
 
 import argparse
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
 import socket
@@ -28,6 +32,13 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[2]
 STATE = "FLEET_TEST_NEWCOMER"
 SSHD = "/usr/sbin/sshd"
+MOST_LINES = 26  # of one answer that a page shows
+HEADER = "hostname,ip_address,os_type,os_version,services,path,user,ssh_access_notes,depends_on\n"
+CRM = HEADER + (
+    "crm-db,10.9.0.5,linux,Debian 12,postgresql,/var/lib/postgresql,postgres,key only,\n"
+    "crm-app,10.9.0.6,linux,Debian 12,crm,/srv/crm,deploy,key only,crm-db\n"
+)
+WIKI = HEADER + "wiki,10.9.0.7,linux,Debian 12,wiki,/srv/wiki,deploy,key only,crm-db\n"
 
 
 class Transcript:
@@ -36,10 +47,14 @@ class Transcript:
     def __init__(self, lines: list[str] | None = None) -> None:
         self.lines = lines or ["# A newcomer's first quarter of an hour", ""]
 
-    def step(self, title: str, typed: str, seen: str) -> None:
-        """One step; the output is cut to what a page can hold."""
-        shown = "\n".join(seen.strip().splitlines()[:24])
-        self.lines += [f"## {title}", "", "```console", f"$ {typed}", shown, "```", ""]
+    def step(self, title: str, *exchanges: tuple[str, str]) -> None:
+        """One step: what was typed and what was seen, once or several times; long output is cut."""
+        shown: list[str] = []
+        for typed, seen in exchanges:
+            lines = seen.strip().splitlines()
+            cut = ["..."] if len(lines) > MOST_LINES else []
+            shown += [f"$ {typed}", *(line.rstrip() for line in lines[:MOST_LINES]), *cut]
+        self.lines += [f"## {title}", "", "```console", *shown, "```", ""]
         print(f"ok  {title}", flush=True)
 
     def note(self, text: str) -> None:
@@ -125,7 +140,7 @@ def first_start(work: Path) -> dict[str, Any]:
     for word in ("claude mcp add", "mcpServers", "servers", '"stdio"'):
         expect(word in text, f"run_fleet.py prints no connection snippet with {word!r}:\n{text}")
     transcript = Transcript()
-    transcript.step("Start everything", "python3 run_fleet.py", text)
+    transcript.step("Start everything", ("python3 run_fleet.py", text))
     transcript.note(f"Ready after {seconds:.0f} s, most of it the installation.")
     fleet.stop()
     return {"work": str(work), "port": port, "lines": transcript.lines}
@@ -189,86 +204,235 @@ def configure(data: Path, ssh_port: int, host_key: str) -> str:
     return text
 
 
-async def work_with_it(transcript: Transcript, data: Path, port: int, private_key: str) -> None:
-    """Everything the newcomer does through MCP."""
-    from fastmcp import Client
-    from fastmcp.client.transports import StreamableHttpTransport
+def word(value: object) -> str:
+    """A structured answer as a person reads it."""
+    return json.dumps(value, indent=2, ensure_ascii=False)
 
-    url = f"http://127.0.0.1:{port}/mcp"
-    key = (data / "client.key").read_text(encoding="utf-8").strip()
+
+def typed(tool: str, arguments: dict[str, Any]) -> str:
+    """A call on one line."""
+    return f"{tool} {json.dumps(arguments)}"[:400]
+
+
+class Newcomer:
+    """Somebody with the agent's key in two MCP clients, the operator's command, and curl."""
+
+    def __init__(self, transcript: Transcript, clone: Path, data: Path, port: int) -> None:
+        self.transcript = transcript
+        self._fleet = str(clone / ".venv/bin/fleet")
+        self._data, self._port = data, port
+        self._work = str(data.parent)
+        self.asked: list[str] = []
+
+    def key(self, name: str) -> str:
+        """The key in one of the files that the first start made."""
+        return (self._data / f"{name}.key").read_text(encoding="utf-8").strip()
+
+    def client(self, mode: str = "auto", *, can_ask: bool = False) -> Any:
+        """An MCP client with the agent's key; one that can ask its person says yes for them."""
+        from fastmcp import Client
+        from fastmcp.client.transports import StreamableHttpTransport
+
+        async def yes(message: str, _type: object, _params: object, _context: object) -> dict[str, Any]:
+            self.asked.append(message)
+            return {"approve": True, "reason": "as planned"}
+
+        headers = {"Authorization": f"Bearer {self.key('client')}"}
+        transport = StreamableHttpTransport(f"http://127.0.0.1:{self._port}/mcp", headers=headers)
+        return Client(transport, mode=mode, elicitation_handler=yes if can_ask else None)
+
+    async def call(self, client: Any, tool: str, **arguments: Any) -> tuple[dict[str, Any], tuple[str, str]]:
+        """What a tool answered, and what the person saw of it."""
+        answer = await client.call_tool(tool, arguments, raise_on_error=False)
+        structured: dict[str, Any] = answer.structured_content or {}
+        seen = word(structured)
+        for message in self.asked:
+            seen = textwrap.indent(message, "? ", lambda _: True) + f"\n> yes: as planned\n{seen}"
+        self.asked.clear()
+        return structured, (typed(tool, arguments), seen.replace(self._work, "~"))
+
+    def fleet(self, *words: str, code: int = 0) -> tuple[str, tuple[str, str]]:
+        """What the operator's command printed, and what the person saw of it."""
+        env = {**os.environ, "FLEET_DATA_DIR": str(self._data), "FLEET_HUB__PORT": str(self._port), "NO_COLOR": "1"}
+        env.pop(STATE)
+        # both streams in the order in which a terminal shows them
+        done = subprocess.run(
+            [self._fleet, *words], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        )
+        expect(done.returncode == code, f"fleet {' '.join(words)} ended with {done.returncode}: {done.stdout}")
+        return done.stdout, (shlex.join(["fleet", *words]), done.stdout.replace(self._work, "~"))
+
+    def fleet_data(self, *words: str) -> Any:
+        """The same for machines."""
+        return json.loads(self.fleet(*words, "--json")[0])
+
+    def http(self, method: str, path: str, key: str, body: dict[str, Any] | None = None) -> str:
+        """What curl would print."""
+        headers = {"Authorization": f"Bearer {self.key(key)}", "Content-Type": "application/json"}
+        request = urllib.request.Request(
+            f"http://127.0.0.1:{self._port}{path}",
+            None if body is None else json.dumps(body).encode(),
+            headers,
+            method=method,
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:
+            return answer.read().decode()
+
+
+async def list_the_tools(me: Newcomer) -> None:
+    """Clients of both eras see the same tools."""
+    tools: set[str] = set()
     for era in ("auto", "legacy"):
-        transport = StreamableHttpTransport(url, headers={"Authorization": f"Bearer {key}"})
-        async with Client(transport, mode=era) as client:
+        async with me.client(era) as client:
             tools = {tool.name for tool in await client.list_tools()}
         wanted = {
-            "os_linux_runCommand",
-            "cmdb_importCsv",
-            "cmdb_getImpact",
-            "secrets_leaseSecret",
-            "master_listServices",
+            *("os_linux_runCommand", "cmdb_importCsv", "cmdb_getImpact", "secrets_leaseSecret"),
+            *("master_listServices", "master_redeemApproval"),
         }
         expect(wanted <= tools, f"tools are missing for {era} clients: {wanted - tools}")
-    transcript.step("Connect an MCP client and list the tools", "tools/list", by_domain(tools))
-    transport = StreamableHttpTransport(url, headers={"Authorization": f"Bearer {key}"})
-    async with Client(transport) as client:
+    me.transcript.step("Connect an MCP client and list the tools", ("tools/list", by_domain(tools)))
 
-        async def call(tool: str, **arguments: Any) -> Any:
-            answer = await client.call_tool(tool, arguments)
-            structured = answer.structured_content or {}
-            shown_result = json.dumps(structured, indent=2)
-            expect(private_key not in shown_result, f"{tool} let the secret out")
-            transcript.step(tool, f"{tool} {json.dumps(arguments)}"[:400], shown_result.replace(str(data.parent), "~"))
-            return structured["result"] if set(structured) == {"result"} else structured
 
-        uptime = await call("os_linux_runCommand", command="uptime")
-        expect(uptime["exit_code"] == 0 and "load average" in uptime["stdout"], "uptime did not run")
+async def change_with_a_person(me: Newcomer) -> None:
+    """Looking is free; a change is asked about at the client."""
+    async with me.client(can_ask=True) as client:
+        uptime, seen = await me.call(client, "os_linux_runCommand", command="uptime")
+        expect(uptime["exit_code"] == 0 and "load average" in uptime["stdout"], f"uptime did not run: {uptime}")
         expect(uptime["risk"] == "read", "uptime is not labelled read")
+        expect("?" not in seen[1], "the person was asked about uptime")
+        me.transcript.step("An agent looks: nobody is asked", seen)
 
-        csv = (
-            "hostname,ip_address,os_type,os_version,services,path,user,ssh_access_notes,depends_on\n"
-            "crm-db,10.9.0.5,linux,Debian 12,postgresql,/var/lib/postgresql,postgres,key only,\n"
-            "crm-app,10.9.0.6,linux,Debian 12,crm,/srv/crm,deploy,key only,crm-db\n"
-        )
-        seen = await call("cmdb_importCsv", content=csv)
-        expect(seen["preview"] is True, "a first import is not a preview")
-        done = await call("cmdb_importCsv", content=csv, preview=False)
-        expect(done["preview"] is False, "the import did not happen")
-        impact = await call("cmdb_getImpact", ci="server:crm-db")
+        preview, seen = await me.call(client, "cmdb_importCsv", content=CRM)
+        expect(preview["preview"] is True, f"a first import is not a preview: {preview}")
+        expect("wants to run" not in seen[1], "the person was asked about a preview")
+        me.transcript.step("An agent previews a CMDB import", seen)
+
+        done, seen = await me.call(client, "cmdb_importCsv", content=CRM, preview=False)
+        expect("client wants to run cmdb.importCsv (risk: change)" in seen[1], "nobody was asked about the import")
+        expect("inserted: 2" in seen[1], "the question does not say what the import would do")
+        expect(done["preview"] is False and done["inserted"] == 2, f"the import did not happen: {done}")
+        me.transcript.step("It imports: the client asks the person, who says yes", seen)
+
+        impact, seen = await me.call(client, "cmdb_getImpact", ci="server:crm-db")
         expect("crm-app" in json.dumps(impact), "the impact of the database server does not name its application")
+        me.transcript.step("What depends on the database server?", seen)
 
+
+async def change_without_a_person(me: Newcomer) -> None:
+    """A client that cannot ask gets an id; an operator approves it; it runs exactly once."""
+    async with me.client() as client:
+        held, seen = await me.call(client, "cmdb_importCsv", content=WIKI, preview=False)
+        approval_id = str(held.get("approval_id"))
+        expect(held.get("code") == "needs_approval" and approval_id.startswith("ap_"), f"it was not held: {held}")
+        me.transcript.step("A client that cannot ask: the import is held", seen)
+
+        listed, seen = me.fleet("approvals", "list")
+        expect(approval_id in listed and "cmdb.importCsv" in listed, f"the list does not show it: {listed}")
+        me.transcript.step("What waits for a decision?", seen)
+
+        approved, seen = me.fleet("approvals", "approve", approval_id, "--reason", "the wiki is ours")
+        expect("repeating the identical call" in approved, f"it is not said what to do next: {approved}")
+        me.transcript.step("The operator approves it", seen)
+
+        done, first = await me.call(client, "cmdb_importCsv", content=WIKI, preview=False)
+        expect(done.get("inserted") == 1, f"the approved import did not run: {done}")
+        again, second = await me.call(client, "cmdb_importCsv", content=WIKI, preview=False)
+        expect(again.get("code") == "needs_approval", f"an approval ran twice: {again}")
+        expect(again["approval_id"] != approval_id, "an approval that was used waits again")
+        me.transcript.step("The identical call runs, exactly once", first, second)
+        me.fleet("approvals", "deny", str(again["approval_id"]))
+
+
+async def destroy(me: Newcomer) -> None:
+    """What may destroy waits for an operator, and never runs when denied."""
+    async with me.client(can_ask=True) as client:
+        held, seen = await me.call(client, "os_linux_runCommand", command="rm -rf build")
+        expect(held.get("code") == "needs_approval", f"it was not held: {held}")
+        expect("wants to run" not in seen[1], "the agent's own person was asked what an operator has to approve")
+        me.transcript.step("An agent wants to destroy something: an operator has to approve", seen)
+
+        approval_id = str(held["approval_id"])
+        _, shown = me.fleet("approvals", "show", approval_id)
+        denied, seen = me.fleet("approvals", "deny", approval_id, "--reason", "we still need it")
+        expect("is denied" in denied, f"it was not denied: {denied}")
+        refused, again = await me.call(client, "os_linux_runCommand", command="rm -rf build")
+        expect(refused.get("code") == "refused", f"a denied call was not refused: {refused}")
+        expect("we still need it" in str(refused["message"]), "the refusal does not give the reason")
+        me.transcript.step("The operator looks at it and denies it", shown, seen, again)
+
+
+async def log_in_with_a_lease(me: Newcomer, private_key: str) -> None:
+    """A secret is leased, used and never seen."""
+    async with me.client(can_ask=True) as client:
         reference = "secret://keepass/ssh/lab#private_key"
-        lease = await call("secrets_leaseSecret", reference=reference)
-        expect(str(lease["reference"]).startswith("secret://lease/"), "a lease is not a reference")
+        lease, seen = await me.call(client, "secrets_leaseSecret", reference=reference)
+        expect(str(lease.get("reference")).startswith("secret://lease/"), f"a lease is not a reference: {lease}")
+        expect(private_key not in seen[1], "leasing let the secret out")
+        me.transcript.step("Lease a secret from KeePass", seen)
+
         arguments = {"target_host": "lab", "remote_command": "uname -s", "credential": lease["reference"]}
-        login = await call("os_linux_sshExecuteCommand", **arguments)
+        login, seen = await me.call(client, "os_linux_sshExecuteCommand", **arguments)
         expect("Linux" in json.dumps(login), f"the SSH login with the leased key failed: {login}")
+        expect(private_key not in seen[1], "the login let the secret out")
+        me.transcript.step("Log in over SSH with it", seen)
 
 
-def look_at_the_records(transcript: Transcript, clone: Path, data: Path, port: int) -> None:
-    """Audit and metrics show all of it."""
-    import sqlite3
+def call_over_http(me: Newcomer) -> None:
+    """Programs that speak no MCP."""
+    body = {"action": "execute_command", "params": {"command": "uname -sm"}}
+    answer = json.loads(me.http("POST", "/mcp/execute", "client", body))
+    expect(answer["status"] == "success" and "Linux" in json.dumps(answer["result"]), f"POST /mcp/execute: {answer}")
+    curl = f"curl -H 'Authorization: Bearer <client key>' --json '{json.dumps(body)}' .../mcp/execute"
+    me.transcript.step("Call a tool over plain HTTP", (curl, word(answer)))
 
-    with sqlite3.connect(f"file:{data}/hub.db?mode=ro", uri=True) as database:
-        query = "SELECT caller, tool, risk, outcome, round(duration_ms, 1) FROM audit ORDER BY seq"
-        rows = [tuple(row) for row in database.execute(query)]
-    tools = {row[1] for row in rows if row[3] == "ok"}
-    for tool in ("os.linux.runCommand", "cmdb.importCsv", "cmdb.getImpact", "secrets.leaseSecret"):
-        expect(tool in tools, f"{tool} has no audit row")
-    expect("os.linux.sshExecuteCommand" in tools, "the SSH login has no audit row")
-    transcript.step("Look at the audit", "sqlite3 data/hub.db 'SELECT ... FROM audit'", "\n".join(map(str, rows)))
-    admin = (data / "admin.key").read_text(encoding="utf-8").strip()
-    request = urllib.request.Request(f"http://127.0.0.1:{port}/metrics", headers={"Authorization": f"Bearer {admin}"})
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        lines = [line for line in answer.read().decode().splitlines() if line.startswith("mcp_requests_total")]
-    expect(any('tool="os.linux.runCommand"' in line for line in lines), "the metrics do not count the calls")
-    transcript.step("Look at the metrics", "curl -H 'Authorization: Bearer <admin key>' .../metrics", "\n".join(lines))
-    env = {**os.environ, "FLEET_DATA_DIR": str(data), "FLEET_HUB__PORT": str(port), "NO_COLOR": "1", "COLUMNS": "110"}
-    env.pop(STATE)
-    status = subprocess.run(
-        [str(clone / ".venv/bin/fleet"), "status"], env=env, capture_output=True, text=True, check=False
-    )
-    expect(status.returncode == 0, f"fleet status failed: {status.stderr}")
-    transcript.step("Ask the operator's command", "fleet status", status.stdout)
+
+def look_at_the_records(me: Newcomer) -> None:
+    """The rules explain themselves; audit and metrics show all of it."""
+    why, seen = me.fleet("policy", "explain", "os.linux.runCommand", "command=rm -rf build")
+    expect(why.startswith("approve(1, operators)"), f"the policy explains it otherwise: {why}")
+    me.transcript.step("Why was it held?", seen)
+
+    rows = me.fleet_data("audit", "search", "-n", "1000")
+    expect({"mcp", "rest", "elicitation"} <= {row["door"] for row in rows}, "a door is missing in the audit")
+    for tool, outcome in (
+        ("os.linux.runCommand", "ok"),
+        ("os.linux.runCommand", "deny"),
+        ("os.linux.runCommand", "refused"),
+        ("os.linux.sshExecuteCommand", "ok"),
+        ("cmdb.importCsv", "ok"),
+        ("cmdb.importCsv", "approve"),
+        ("cmdb.importCsv", "needs_approval"),
+        ("cmdb.getImpact", "ok"),
+        ("secrets.leaseSecret", "ok"),
+    ):
+        expect(any((row["tool"], row["outcome"]) == (tool, outcome) for row in rows), f"no audit row {tool} {outcome}")
+    report, seen = me.fleet("audit", "report")
+    found = re.search(r"Every executed change \((\d+)\) has its intent and its outcome", report)
+    expect(found and int(found[1]) >= 3, f"the audit is not complete: {report}")
+    me.transcript.step("Who did what?", seen)
+
+    whole, seen = me.fleet("audit", "verify")
+    expect("The log is whole." in whole, f"the log is not whole: {whole}")
+    me.transcript.step("Is the audit what was written?", seen)
+
+    lines = [line for line in me.http("GET", "/metrics", "admin").splitlines() if "_created" not in line]
+    metrics = [line for line in lines if line.startswith(("mcp_requests_total", "mcp_approvals_total"))]
+    for part in ('tool="os.linux.runCommand"', 'outcome="needs_approval"', 'event="approved"', 'event="denied"'):
+        expect(any(part in line for line in metrics), f"the metrics do not count {part}")
+    curl = "curl -H 'Authorization: Bearer <admin key>' .../metrics | grep -E 'mcp_(requests|approvals)_total'"
+    me.transcript.step("Look at the metrics", (curl, "\n".join(metrics)))
+    me.transcript.step("How is the fleet?", me.fleet("status")[1])
+
+
+async def work_with_it(me: Newcomer, private_key: str) -> None:
+    """Everything the newcomer does."""
+    await list_the_tools(me)
+    await change_with_a_person(me)
+    await change_without_a_person(me)
+    await destroy(me)
+    await log_in_with_a_lease(me, private_key)
+    call_over_http(me)
+    look_at_the_records(me)
 
 
 def inside(state: dict[str, Any]) -> list[str]:
@@ -281,17 +445,13 @@ def inside(state: dict[str, Any]) -> list[str]:
     sshd, ssh_port, host_key, private_key = start_sshd(work)
     try:
         write_keepass(data, private_key)
-        transcript.step(
-            "Name a host and a KeePass file",
-            "cat data/fleet.yaml",
-            configure(data, ssh_port, host_key).replace(str(work), "~"),
-        )
+        settings = configure(data, ssh_port, host_key).replace(str(work), "~")
+        transcript.step("Name a host and a KeePass file", ("cat data/fleet.yaml", settings))
         fleet = FleetProcess(clone, data, port, state["python"])
         seconds = fleet.until_ready(60)
         transcript.note(f"`python3 run_fleet.py` again: ready after {seconds:.1f} s.")
         try:
-            asyncio.run(work_with_it(transcript, data, port, private_key))
-            look_at_the_records(transcript, clone, data, port)
+            asyncio.run(work_with_it(Newcomer(transcript, clone, data, port), private_key))
         finally:
             fleet.stop()
     finally:

@@ -78,6 +78,7 @@ def settled(approval: Approval) -> Conflict:
         Status.executing: "is being executed: see master.getApproval for its end",
         Status.asking: "waits for its client to answer the tool's own question",
         Status.executed: "was executed already, and an approval is good for one execution: repeat the call to ask anew",
+        Status.denied: "is denied: the same call is refused for a while, then repeat it to ask anew",
         Status.in_doubt: "was started and its outcome is unknown: look at what it changed, then repeat the call",
         Status.pending: "still waits for a decision: see `fleet approvals show`",
     }

@@ -1,5 +1,6 @@
 """The question to the person at the requesting client, and the sealed state that comes back with the answer."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from master_mcp.proxy.answer import Message
 from master_mcp.proxy.request import APPROVAL_STATE
 
 QUESTION = "fleet_approval"
+MAX_ARGUMENTS = 2000  # characters of the arguments that a question shows
 _PURPOSE = "approval-state"
 _SCHEMA = {
     "type": "object",
@@ -43,7 +45,10 @@ class Questions:
     def ask(self, approval: Approval, request_id: object) -> Message:
         """The unfinished result that asks whether to run the call."""
         plan = scrubber.text(approval.plan)
-        message = f"{approval.requester_name} wants to run {approval.tool} (risk: {approval.risk}).\n\n{plan}"
+        given = json.dumps(scrubber.data(dict(approval.arguments or {})), ensure_ascii=False)
+        given = given if len(given) <= MAX_ARGUMENTS else f"{given[:MAX_ARGUMENTS]}..."
+        wants = f"{approval.requester_name} wants to run {approval.tool} (risk: {approval.risk})."
+        message = f"{wants}\n\n{plan}\n\narguments: {given}"
         params = {"mode": "form", "message": message, "requestedSchema": _SCHEMA}
         return {
             "jsonrpc": "2.0",

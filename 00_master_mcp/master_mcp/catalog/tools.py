@@ -71,7 +71,7 @@ def read_tool(service: str, row: SpokeRow, definition: Mapping[str, Any]) -> Cat
         canonical = claimed if inside else f"{row.namespace}.{names.camel(upstream)}"
         wire = names.wire(canonical)
     foreign = "fleet/id" not in meta or bool(meta.get("fleet/foreign"))
-    shown = clean_definition(definition) if foreign else definition
+    shown = _shown(definition, canonical) if foreign else definition
     deadline = meta.get("fleet/deadline_s")
     return CatalogTool(
         id=canonical,
@@ -91,6 +91,12 @@ def read_tool(service: str, row: SpokeRow, definition: Mapping[str, Any]) -> Cat
         foreign=foreign,
         untrusted=foreign or bool(meta.get("fleet/untrusted")),
     )
+
+
+def _shown(definition: Mapping[str, Any], canonical: str) -> Mapping[str, Any]:
+    """What clients see of a foreign tool: cleaned, and called by the id that it has here."""
+    cleaned = clean_definition(definition)
+    return {**cleaned, "_meta": {**mapping(cleaned.get("_meta")), "fleet/id": canonical}}
 
 
 def _cache_rule(meta: Mapping[str, Any]) -> CacheRule | None:

@@ -32,6 +32,9 @@ def list_approvals(
     if as_json:
         show.as_json(found)
         return
+    if not found:
+        show.say("No held call." if status == "all" else f"No held call is {status}.")
+        return
     columns = ("id", "status", "tool", "risk", "requester", "decides", "held", "plan")
     show.table(columns, (_row(one) for one in found))
 
@@ -76,9 +79,21 @@ def _decide(approval_id: str, word: str, reason: str, as_json: bool, key_file: P
     if as_json:
         show.as_json(found)
     else:
-        missing = found["quorum"] - found["approvals"]
-        more = f": {missing} more of {found['group']} have to approve" if found["status"] == "pending" else ""
-        show.say(f"{found['id']} ({found['tool']} for {found['requester_name']}) is {found['status']}{more}.")
+        show.say(f"{found['id']} ({found['tool']} for {found['requester_name']}) is {found['status']}{_next(found)}.")
+
+
+def _next(found: Mapping[str, Any]) -> str:
+    """What is to be done after this decision; nothing once the call has ended."""
+    from master_mcp.cli import show
+
+    if found["status"] == "pending":
+        return f": {found['quorum'] - found['approvals']} more of {found['group']} have to approve"
+    if found["status"] != "approved":
+        return ""
+    if found["execute_on_approval"]:
+        return ": the hub runs it now"
+    until = show.moment(found["execution_expires_at"])
+    return f": {found['requester_name']} runs it, once, by repeating the identical call until {until}"
 
 
 def _ask(method: str, path: str, key_file: Path | None, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -99,7 +114,8 @@ def _print(found: Mapping[str, Any], as_json: bool) -> None:
         return
     times = {name: show.moment(found[name]) for name in found if name.endswith("_at")}
     facts = {**found, **times, "decisions": [{**one, "at": show.moment(one["at"])} for one in found["decisions"]]}
-    show.structure({name: value for name, value in facts.items() if value not in (None, "", [])})
+    for_machines = ("schema_hash", "args_hash", "requester_id")
+    show.structure({n: value for n, value in facts.items() if value not in (None, "", []) and n not in for_machines})
 
 
 def _row(one: Mapping[str, Any]) -> tuple[object, ...]:

@@ -39,21 +39,21 @@ def account(found: "Account", names: Mapping[str, str]) -> None:
     show.say(f"{found.rows:,} rows, {show.moment(found.first_at)} to {show.moment(found.last_at)}")
     for title, lines in (("Changes", found.changes), ("Decisions and administration", found.events)):
         if lines:
-            show.say(f"\n{title}")
+            show.line(f"\n{title}")
             show.table(LINES, ([*_line(line, names)] for line in lines))
     if found.reads:
-        show.say("\nOther calls")
+        show.line("\nOther calls")
         show.table(("caller", "times"), ([_named(caller, names), count] for caller, count in found.reads.items()))
     _gaps("Intents without an outcome: the hub died, or they are under way", found.without_outcome, names)
     _gaps("Changes without an intent", found.without_intent, names)
     if found.complete:
-        show.line(f"Every executed change ({found.executed:,}) has its intent and its outcome on record.")
+        show.line(f"\nEvery executed change ({found.executed:,}) has its intent and its outcome on record.")
 
 
 def _gaps(title: str, entries: Iterable["Entry"], names: Mapping[str, str]) -> None:
     rows = [[*_cells(entry, names)] for entry in entries]
     if rows:
-        show.say(f"\n{title}")
+        show.line(f"\n{title}")
         show.table(COLUMNS, rows)
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
 KeyFile = Annotated[Path | None, typer.Option("--key-file", help="Use the key in this file.")]
-Operator = Annotated[bool, typer.Option("--operator", help="Use admin.key: may also destroy.")]
+Operator = Annotated[bool, typer.Option("--operator", help="Use admin.key, the operator's.")]
 
 
 def status(as_json: AsJson = False, key_file: KeyFile = None) -> None:

@@ -45,6 +45,7 @@ def _look() -> "list[Finding]":
         *findings.databases(config.data_dir),
         *findings.hub_database(config),
         *findings.keys(config),
+        findings.policy(config),
         *findings.hub(config),
         *findings.spokes(config),
         *findings.external(config),

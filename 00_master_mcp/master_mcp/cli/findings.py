@@ -145,6 +145,20 @@ def _port(config: FleetSettings) -> Finding:
     return Finding("port", "ok", f"{config.hub.port} is free; the hub is stopped: start it with `fleet up`")
 
 
+def policy(config: FleetSettings) -> Finding:
+    """The rules: a running hub keeps its last good ones, the next start fails."""
+    from master_mcp.policy.engine import open_policy
+
+    async def count() -> int:
+        async with open_policy(config) as loaded:
+            return len(loaded.rules)
+
+    try:
+        return Finding("policy", "ok", f"{asyncio.run(count())} rules")
+    except FleetError as error:
+        return Finding("policy", "error", error.message)
+
+
 def spokes(config: FleetSettings) -> Iterator[Finding]:
     """Each spoke's package and options, and what its own `doctor` module finds."""
     for name, row in config.spokes.items():

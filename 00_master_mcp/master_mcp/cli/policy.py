@@ -108,7 +108,12 @@ def _show(question: "Question", explained: "Explanation") -> None:
         ("rule", "answer", "what it has to do with this call"), (list(asdict(o).values()) for o in explained.looked)
     )
     if question.tool.assesses:
-        show.line(f"The tool judges its arguments; with these it may run alone up to: {explained.alone or 'nothing'}")
+        alone = explained.alone
+        show.line(
+            f"The tool judges its arguments: where it finds that they {alone} at most, the call runs without being held"
+            if alone
+            else "The tool judges its arguments; whatever it finds, the call does not run alone"
+        )
     for limit in explained.limits:
         show.line(f"Counted by {limit.name}")
 

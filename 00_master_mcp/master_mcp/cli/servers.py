@@ -18,7 +18,6 @@ app = typer.Typer(help="External MCP servers: add, list, approve, see what chang
 
 AsJson = Annotated[bool, typer.Option("--json", help="JSON for machines.")]
 Name = Annotated[str, typer.Argument(help="The server's name in the fleet, such as github.")]
-Several = Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Repeat for several.")]
 
 
 @app.command()
@@ -26,10 +25,16 @@ def add(
     name: Name,
     command: Annotated[list[str] | None, typer.Argument(help="After `--`: the program and its arguments.")] = None,
     url: Annotated[str | None, typer.Option(help="Its MCP endpoint, instead of a command.")] = None,
-    example: Annotated[str | None, typer.Option(help="Start from this shipped example.")] = None,
-    env: Several = None,
-    header: Several = None,
-    risk: Several = None,
+    example: Annotated[str | None, typer.Option(help="Start from a shipped example, such as filesystem.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A variable for its process; repeat for several.")
+    ] = None,
+    header: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header for its endpoint; repeat for several.")
+    ] = None,
+    risk: Annotated[
+        list[str] | None, typer.Option(metavar="TOOL=RISK", help="What a tool of it risks; repeat for several.")
+    ] = None,
     read: Annotated[list[Path] | None, typer.Option(help="A path that it may read; repeat for several.")] = None,
     write: Annotated[list[Path] | None, typer.Option(help="A path that it may write; repeat for several.")] = None,
     network: Annotated[bool, typer.Option("--network", help="It may open connections.")] = False,
@@ -41,9 +46,12 @@ def add(
     A credential is given as a reference: --env GITHUB_TOKEN=secret://files/external/github
     """
     from fleetkit import settings
+    from fleetkit.errors import Invalid
     from master_mcp.cli import show
     from master_mcp.external import rows
 
+    if not (example or url or command):
+        raise Invalid(f"say what {name} is: --example NAME, --url URL, or a command after `--`")
     row = rows.example(example) if example else {}
     row |= {"transport": "http", "url": url} if url else {}
     row |= {"transport": "stdio", "command": command} if command else {}
@@ -53,6 +61,8 @@ def add(
     row |= _sandbox(row.get("sandbox"), read, write, network=network, no_sandbox=no_sandbox)
     with recorded("servers.add", name=name, transport=row.get("transport", "stdio")):
         path = rows.add(settings.default_data_dir(), name, row)
+    if example:
+        show.say(rows.example_note(example))
     show.say(f"Added {name} ({path}). A running hub looks at it now; then: fleet servers approve {name}")
 
 
@@ -186,7 +196,9 @@ def _seen(record: "Record") -> "Snapshot":
     from fleetkit.errors import Unavailable
 
     if record.seen is None:
-        raise Unavailable(f"no hub has looked at {record.name} yet: start one (`fleet up`), then `fleet status`")
+        raise Unavailable(
+            f"no hub has looked at {record.name} yet, or it did not start: `fleet status` tells, `fleet up` starts one"
+        )
     return record.seen
 
 
@@ -209,7 +221,7 @@ def _sandbox(
         return {"sandbox": "none"}
     row = dict(mapping(given))
     for key, paths in (("read", read), ("write", write)):
-        row |= {key: [*row.get(key, []), *(str(path.absolute()) for path in paths)]} if paths else {}
+        row |= {key: [str(path.absolute()) for path in paths]} if paths else {}  # instead of an example's
     row |= {"network": True} if network else {}
     return {"sandbox": row} if row else {}
 

@@ -44,12 +44,14 @@ def line(text: str) -> None:
 
 
 def problem(error: "FleetError") -> None:
-    """One line on stderr, and the plan of a call that was held."""
+    """One line on stderr; for a call that was held also its plan and the command that lets it run."""
     err().print(f"[red]fleet:[/red] {escape(error.message)}")
     if error.plan:
         say(f"It would: {error.plan}")
     if error.approval_id:
-        say(f"To let it run: fleet approvals approve {error.approval_id}")
+        held = error.code == "needs_approval"
+        way = "To let it run: fleet approvals approve" if held else "What became of it: fleet approvals show"
+        say(f"{way} {error.approval_id}")
 
 
 def as_json(value: object) -> None:

@@ -42,7 +42,9 @@ def announce(config: "FleetSettings", port: int) -> None:
     for text in (f"The fleet is ready: {url}/mcp", "", *snippets(f"{url}/mcp", wire.read_key(config))):
         show.line(text)
     show.line(f"Operator key: {config.data_dir / 'admin.key'}   Log: {config.data_dir / 'logs' / 'hub.log'}")
-    show.line("Look around: fleet status, fleet tools, fleet logs   Stop: Ctrl-C")
+    fleet = _fleet()
+    show.line(f"Look around: {fleet} status, {fleet} tools, {fleet} logs   Stop: Ctrl-C")
+    show.line(f"What agents may not do alone waits for you: {fleet} approvals list")
     sys.stdout.flush()
 
 
@@ -64,6 +66,16 @@ def snippets(url: str, key: str) -> list[str]:
         f"  {json.dumps(desktop)}",
         "",
     ]
+
+
+def _fleet() -> str:
+    """How this shell reaches the command: by its name, else by its path from here where that is shorter."""
+    import shutil
+
+    fleet, here = Path(sys.executable).with_name("fleet"), Path.cwd()
+    if shutil.which("fleet") == str(fleet):
+        return "fleet"
+    return str(fleet.relative_to(here) if fleet.is_relative_to(here) else fleet)
 
 
 def _settings_for_desktop() -> dict[str, object]:

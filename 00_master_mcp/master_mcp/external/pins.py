@@ -113,7 +113,8 @@ def diff(approved: Snapshot, seen: Snapshot) -> list[str]:
 
 
 def _diff(title: str, before: object, after: object) -> list[str]:
-    return list(difflib.unified_diff(_lines(before), _lines(after), f"{title} (approved)", f"{title} (now)", "", "", 3))
+    titles = f"{title} (approved)", f"{title} (now)"
+    return list(difflib.unified_diff(_lines(before), _lines(after), *titles, lineterm=""))
 
 
 def _lines(value: object) -> list[str]:

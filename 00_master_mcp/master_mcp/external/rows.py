@@ -67,12 +67,22 @@ def remove(data_dir: Path, name: str) -> None:
 
 def example(name: str) -> dict[str, Any]:
     """A shipped example; raises NotFound naming those that there are."""
+    rows = settings.read_yaml(_example_file(name)).get("external", {})
+    return dict(rows[name])
+
+
+def example_note(name: str) -> str:
+    """What a shipped example says of itself: what it is, where its program comes from."""
+    lines = _example_file(name).read_text(encoding="utf-8").splitlines()
+    return "\n".join(line.removeprefix("#").strip() for line in lines if line.startswith("#"))
+
+
+def _example_file(name: str) -> Path:
     folder = settings.shipped_file().parent / "examples"
     found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     if name not in found:
         raise NotFound(f"no example {name!r}: there are {', '.join(found)}")
-    rows = settings.read_yaml(found[name]).get("external", {})
-    return dict(rows[name])
+    return found[name]
 
 
 def pairs(words: Iterable[str], what: str) -> dict[str, str]:

@@ -106,11 +106,19 @@ def _text(path: Path) -> bytes:
     return text
 
 
+def _fault(error: Exception) -> str:
+    """What is wrong and where, counted from 1, on one line."""
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return " ".join(str(error).split())
+    return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
+
+
 def _rules(source: Source) -> tuple[Rule, ...]:
     try:
         loaded: object = yaml.load(source.text, _NoDuplicates)  # noqa: S506 - a SafeLoader that is stricter
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise Invalid(f"policy {source.name}: no YAML: {' '.join(str(error).split())}") from error
+        raise Invalid(f"policy {source.name}: no YAML: {_fault(error)}") from error
     if not isinstance(loaded or {}, dict):
         raise Invalid(f"policy {source.name}: write `rules:` and the list of rules below it")
     content = mapping(loaded)

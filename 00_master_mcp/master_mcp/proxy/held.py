@@ -1,5 +1,6 @@
 """What the proxy needs of whoever keeps held calls, and what it can tell of a call that has to wait."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,6 +16,7 @@ from master_mcp.proxy.answer import Message
 from master_mcp.proxy.request import Asked
 
 MAX_PREVIEW = 8_000  # characters of a dry run that a plan may hold
+MAX_FIELD = 300  # characters of a list or an object in it
 _DECIDE_THEMSELVES = {"master.approve", "master.deny", "master.redeemApproval"}
 
 
@@ -112,15 +114,34 @@ def dry_run_of(asked: Asked) -> Mapping[str, Any] | None:
 
 
 def preview_in(answer: Message) -> str:
-    """What a plan gains from a dry run that only read: its diff, else its text; empty for any other answer."""
+    """What a plan gains from a dry run that only read: its diff, else its fields, else its text.
+
+    Empty for any other answer.
+    """
     result = mapping(answer.get("result"))
     if result.get("isError") or mapping(result.get("_meta")).get(RISK_META) != Risk.read:
         return ""
     structured = mapping(result.get("structuredContent"))
     diff = structured.get("diff")
-    blocks = [mapping(block).get("text") for block in result.get("content", [])]
-    shown = diff if isinstance(diff, str) else "\n".join(text for text in blocks if isinstance(text, str))
-    return f"\n\n{shown[:MAX_PREVIEW]}" if shown else ""
+    if not isinstance(diff, str):
+        blocks = [mapping(block).get("text") for block in result.get("content", [])]
+        diff = _fields(structured) or "\n".join(text for text in blocks if isinstance(text, str))
+    return f"\n\n{diff[:MAX_PREVIEW]}" if diff else ""
+
+
+def _fields(structured: Mapping[str, Any]) -> str:
+    """A result for whoever decides, a line for each field that says something: short ones first, long ones cut."""
+    said = {name: value for name, value in structured.items() if value not in (None, "", [], {})}
+    nested = [name for name, value in said.items() if isinstance(value, dict | list)]
+    lines = [f"{name}: {_words(value)}" for name, value in said.items() if name not in nested]
+    for name in nested:
+        text = _words(said[name])
+        lines.append(f"{name}: {text if len(text) <= MAX_FIELD else f'{text[:MAX_FIELD]}...'}")
+    return "\n".join(lines)
+
+
+def _words(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def reveals(tool: CatalogTool) -> bool:

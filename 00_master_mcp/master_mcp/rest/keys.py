@@ -39,8 +39,8 @@ class KeyList(Shape):
     keys: list[KeyView]
 
 
-_ROLES: JsonObject = {"not": {"enum": ["agents", "operators"]}}  # a role gives those
-Group = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, json_schema_extra=_ROLES)]
+_GIVEN_BY_ROLE: JsonObject = {"not": {"enum": ["agents", "operators"]}}  # the pattern's engine cannot look ahead
+Group = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64, json_schema_extra=_GIVEN_BY_ROLE)]
 Scope = Annotated[str, Field(pattern=r"^(manage|(read|change|destroy):.+)$", max_length=200)]
 
 _AGENTS_NEVER_MANAGE: JsonObject = {

@@ -99,8 +99,8 @@ class AuditDesk:
             ),
             Route("GET", "/audit/verify", self._verify, "Check the whole record.", tag, Verified, access=manager),
             Route(
-                "GET", "/audit/export", self._export, "Export the record.", tag, ", ".join(KINDS.values()), query=Export,
-                access=manager,
+                "GET", "/audit/export", self._export, "Export the record.", tag, ", ".join(KINDS.values()),
+                query=Export, access=manager,
             ),
         ]  # fmt: skip
 

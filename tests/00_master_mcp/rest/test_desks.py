@@ -39,6 +39,8 @@ async def test_a_new_key_shows_its_secret_once_and_works_at_once(hub: Gateway):
         ({"name": "x", "role": "king"}, 422, "role: Input should be 'agent' or 'operator'"),
         ({"name": "x", "scopes": ["everything"]}, 422, "scopes.0: String should match pattern"),
         ({"name": "x", "scopes": ["manage"]}, 422, "an agent key never manages"),
+        ({"name": "x", "groups": ["operators"]}, 422, "is what --role gives"),
+        ({"name": "x", "groups": ["D B A"]}, 422, "groups.0: String should match pattern"),
         ({"name": "x", "expires_s": -1}, 422, "expires_s: Input should be greater than 0"),
         ({"name": "client"}, 409, "already named 'client'"),
     ],

@@ -78,7 +78,7 @@ async def test_the_question_shows_who_wants_what(agent: Either) -> None:
     assert [request["method"] for request in asked] == ["elicitation/create"]
     message = asked[0]["params"]["message"]
     assert "client wants to run conformance.test_simple_text (risk: destroy)" in message
-    assert "with exactly these arguments" in message
+    assert message.endswith("with exactly these arguments\n\narguments: {}")
 
 
 @pytest.mark.parametrize("answer", [declines, person(approve=False), person(approve="yes")])
