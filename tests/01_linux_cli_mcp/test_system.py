@@ -178,7 +178,7 @@ async def test_a_message_of_bytes_is_shown_as_text(tmp_path: Path) -> None:
     )
     async with running(spoke, tmp_path / "data", "os.linux", journal_dir=str(folder)) as linux:
         (entry,) = await linux.call("getJournal")
-    assert entry["message"] == "café � \x1b[31m"
+    assert entry["message"] == "café � "
     assert (entry["unit"], entry["pid"], entry["priority"]) == (None, None, None)
 
 

@@ -205,7 +205,7 @@ def test_a_file_that_cannot_be_opened_is_named(data: Path):
 )
 def test_a_variable_outside_every_section_is_named_with_the_known_ones(variable: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv(variable, "1")
-    with pytest.raises(Invalid, match=f"unknown variable {variable}: known are FLEET_DATA_DIR, FLEET_HUB__"):
+    with pytest.raises(Invalid, match=f"unknown variable {variable}: known are FLEET_DATA_DIR, FLEET_EXTERNAL__"):
         settings.load()
 
 

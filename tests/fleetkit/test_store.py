@@ -547,15 +547,15 @@ def test_a_file_of_another_kind_fails_its_check(tmp_path: Path):
         quick_check(tmp_path / "letter.db")
 
 
-async def test_a_full_disk_fails_the_whole_batch_and_is_named(store: Store):
+async def test_a_full_disk_fails_the_whole_batch_and_is_named(sqlite_store: Store):
     def fill(db: sa.Connection) -> None:
         db.exec_driver_sql("PRAGMA max_page_count = 1")
         db.execute(sa.text("INSERT INTO thing (word) VALUES (:word)"), {"word": "x" * 100_000})
 
-    gate = Gate(store)
-    before, full, after = store.submit(insert("before")), store.submit(fill), store.submit(insert("after"))
+    gate = Gate(sqlite_store)
+    before, full, after = sqlite_store.submit(insert("before")), sqlite_store.submit(fill), sqlite_store.submit(insert("after"))
     gate.open()
     for one in (before, full, after):
         with pytest.raises(Unavailable, match=r"is full.*free disk space"):
             await asyncio.wrap_future(one)
-    assert await store.read(words) == []
+    assert await sqlite_store.read(words) == []

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import orjson
 
-from fleetkit import correlation, trust
+from fleetkit import correlation, detect, trust
 
 COLUMNS = (
     "seq", "at", "correlation_id", "caller", "door", "service", "tool", "risk", "outcome", "duration_ms",
@@ -16,6 +16,7 @@ COLUMNS = (
 INTENT = "intent"
 EVENTS = "hub"  # the service of events; those of calls to the hub's own tools have the service `master`
 
+_SURELY_A_NAME = 16  # characters: tokens are longer
 _SHOWN_KEYS = 16
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,39}")
 
@@ -78,10 +79,15 @@ def shape_of(arguments: object) -> str | None:
         return None
     given = cast("Mapping[str, object]", arguments)
     names = list(given)[:_SHOWN_KEYS]
-    shape = {name if _KEY.fullmatch(name) else "?": _kind(given[name]) for name in names}
+    shape = {name if _is_shown(name) else "?": _kind(given[name]) for name in names}
     if len(given) > _SHOWN_KEYS:
         shape["..."] = str(len(given) - _SHOWN_KEYS)
     return _text(shape)
+
+
+def _is_shown(name: str) -> bool:
+    """Whether a name may be read by everyone: somebody may send a secret where a name belongs."""
+    return _KEY.fullmatch(name) is not None and (len(name) <= _SURELY_A_NAME or detect.mask_text(name) == name)
 
 
 def canonical(values: object) -> bytes:

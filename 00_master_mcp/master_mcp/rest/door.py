@@ -15,7 +15,7 @@ from fleetkit.log import get_logger
 from master_mcp.auth.caller import Caller
 from master_mcp.rest.openapi import document
 from master_mcp.rest.page import page
-from master_mcp.rest.problems import Crashed, Malformed, SlowBody, TooLarge, WrongKind, WrongMethod, problem
+from master_mcp.rest.problems import Malformed, SlowBody, TooLarge, WrongKind, WrongMethod, problem
 from master_mcp.rest.route import Access, Answer, Reply, Request, Route
 from master_mcp.rest.table import Place, Table
 
@@ -120,7 +120,7 @@ async def _respond(route: Route, request: Request) -> None:
         return
     except Exception:
         log.exception("rest.handler.failed", route=route.path, correlation_id=request.correlation_id)
-        fault = Crashed(f"the hub failed: look for {request.correlation_id} in `fleet logs`")
+        fault = FleetError(f"the hub failed: look for {request.correlation_id} in `fleet logs`")
         await problem(exchange, fault, correlation_id=request.correlation_id)
         return
     reply = answer if isinstance(answer, Reply) else Reply(answer)

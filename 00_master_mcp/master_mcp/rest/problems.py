@@ -58,10 +58,6 @@ class WrongMethod(Invalid):
     http = 405
 
 
-class Crashed(FleetError):
-    """A fault of this program. What it was stands in the log, under the correlation id."""
-
-
 async def problem(
     exchange: Exchange,
     error: FleetError,

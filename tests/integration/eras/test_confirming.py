@@ -23,7 +23,7 @@ async def strict(server: processes.Program, tmp_path_factory: pytest.TempPathFac
     """A hub where whatever may destroy has to be confirmed."""
     rows = {"conformance": processes.row_of(server)}
     settings = {"deadline_s": 600, "approvals": {"ask_again_after_s": 0}}
-    async with running_hub(tmp_path_factory.mktemp("strict"), rows, settings, ByRisk(destroy=CONFIRM)) as found:
+    async with running_hub(tmp_path_factory.mktemp("strict"), rows, settings, rules=ByRisk(destroy=CONFIRM)) as found:
         await settle(found, "conformance")
         yield found
 
