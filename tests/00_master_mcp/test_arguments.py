@@ -81,6 +81,12 @@ def test_each_fault_is_named_with_its_argument_and_never_with_the_value(argument
     assert "SECRET" not in message
 
 
+@pytest.mark.parametrize("foreign", [True, False])
+def test_null_is_no_value_for_an_argument_that_is_not_required(foreign: bool) -> None:
+    Arguments().check(tool(SCHEMA, foreign=foreign), {"path": "/a", "limit": None, "mode": None})
+    assert "path" in fault({"path": None}, foreign=foreign)
+
+
 def test_a_long_or_invisible_name_is_shown_short_and_clean() -> None:
     message = fault({"path": "/x", "\u202e" + "n" * 5000: 1})
     assert message == f"{'n' * 64}: Unexpected keyword argument"

@@ -41,7 +41,7 @@ def test_a_healthy_fleet_is_all_ok(fleet: Fleet) -> None:
     assert "error" not in {state for state, _ in found.values()}
     assert found["hub"] == ("ok", f"answers at http://127.0.0.1:{fleet.port}")
     assert found["service cmdb"][0] == "ok"
-    assert found["policy"] == ("ok", "5 rules")
+    assert found["policy"] == ("ok", "6 rules")
     assert "runs as pid" in found["process"][1]
 
 

@@ -20,7 +20,7 @@ async def get(hub: RunningHub, path: str, **headers: str) -> tuple[int, str, Any
 async def test_health_and_readiness_are_open_and_metrics_need_an_operators_key(tmp_path: Path) -> None:
     async with running_hub(tmp_path) as hub:
         assert (await get(hub, "/health"))[0] == 200
-        assert json.loads((await get(hub, "/ready"))[1]) == {"status": "ready", "problems": {}}
+        assert json.loads((await get(hub, "/ready"))[1]) == {"status": "ready", "problems": {}, "warnings": {}}
         assert (await get(hub, "/metrics"))[0] == 401
         assert (await get(hub, "/metrics", Authorization=f"Bearer {hub.client}"))[0] == 403
         status, text, _ = await get(hub, "/metrics", Authorization=f"Bearer {hub.admin}")

@@ -1,7 +1,7 @@
 """Between a permitted call and its spoke: repeated only where that is safe, within one deadline, in its own room."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from fleetkit.correlation import Context
 from fleetkit.errors import OverBudget, TimedOut
 from fleetkit.hub import HubClient
 from fleetkit.risk import Risk
+from master_mcp.policy.verdict import Question
 from master_mcp.resilience.limits import Limit
 
 KEY = {"idempotency_key": {"type": "string"}}
@@ -54,11 +55,10 @@ async def test_what_is_safe_to_repeat_gets_through_two_cut_connections(
     ("definition", "arguments"),
     [
         (faulty.tool(risk="change"), {}),
-        (faulty.tool(risk="destroy"), {"idempotency_key": "7"}),
         (faulty.tool(risk="change", properties=KEY), {}),
         (faulty.tool(risk="change", annotations={"idempotentHint": "yes"}), {}),
     ],
-    ids=["changes", "takes no key", "without its key", "says something else"],
+    ids=["changes", "without its key", "says something else"],
 )
 async def test_what_is_not_safe_to_repeat_is_sent_once(
     tmp_path: Path, definition: dict[str, Any], arguments: dict[str, str]
@@ -280,10 +280,10 @@ async def test_a_call_that_goes_away_gives_its_place_back(tmp_path: Path) -> Non
 def limited(hub: RunningHub, *limits: Limit) -> None:
     """Have every call of `os.odd.*` count against these limits, as a policy would."""
 
-    def of(_caller: object, tool: Any) -> Sequence[Limit]:
-        return limits if tool.service == "odd" else ()
+    def of(question: Question) -> tuple[Limit, ...]:
+        return limits if question.tool.service == "odd" else ()
 
-    hub.hub.proxy.limits_of = of
+    hub.hub.policy.limits = of
 
 
 async def test_a_limit_refuses_a_call_before_anything_of_it_happens(tmp_path: Path) -> None:

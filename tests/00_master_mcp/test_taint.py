@@ -251,7 +251,7 @@ async def after_reading(tmp_path: Path, arguments: dict[str, Any], *, key: str =
     ran: list[str] = []
 
     async def answer(request: dict[str, Any], send: Any) -> None:
-        ran.append(request["params"]["name"])
+        ran.extend([request["params"]["name"]] if request["method"] == "tools/call" else [])
         await spoken.send_json(send, spoken.text_result(request, PAGE))
 
     app = spoken.spoke_app(answer, [READ, CHANGE])
@@ -264,7 +264,6 @@ async def after_reading(tmp_path: Path, arguments: dict[str, Any], *, key: str =
 async def test_a_change_with_copied_arguments_is_held_even_for_an_operator(tmp_path: Path) -> None:
     held, ran = await after_reading(tmp_path, {"text": LINE})
     assert (held["structuredContent"]["code"], ran) == ("needs_approval", ["os_odd_look"])
-    assert "copied from a result that outsiders wrote" in text_of(held)
 
 
 async def test_a_change_with_arguments_of_its_own_runs(tmp_path: Path) -> None:

@@ -553,7 +553,11 @@ async def test_a_full_disk_fails_the_whole_batch_and_is_named(sqlite_store: Stor
         db.execute(sa.text("INSERT INTO thing (word) VALUES (:word)"), {"word": "x" * 100_000})
 
     gate = Gate(sqlite_store)
-    before, full, after = sqlite_store.submit(insert("before")), sqlite_store.submit(fill), sqlite_store.submit(insert("after"))
+    before, full, after = (
+        sqlite_store.submit(insert("before")),
+        sqlite_store.submit(fill),
+        sqlite_store.submit(insert("after")),
+    )
     gate.open()
     for one in (before, full, after):
         with pytest.raises(Unavailable, match=r"is full.*free disk space"):

@@ -49,7 +49,8 @@ class Arguments:
     def check(self, tool: CatalogTool, arguments: Mapping[str, Any]) -> None:
         """Raises Invalid naming each wrong argument, never its value; Refused for a tool whose schema is unfit.
 
-        A value that the fleet's own spokes may convert ("5" for 5) is left to them.
+        A value that the fleet's own spokes may convert ("5" for 5) is left to them; null for an argument that is
+        not required counts as none.
         """
         schema = self._schemas.get(tool.id)
         if schema is None or schema.definition is not tool.definition:
@@ -62,9 +63,8 @@ class Arguments:
             if missing:
                 raise _invalid(f"{name}: Missing required argument" for name in missing)
         elif not schema.validator.is_valid(arguments):
-            faults = [
-                fault for fault in schema.validator.iter_errors(arguments) if tool.foreign or not _converts(fault)
-            ]
+            given = {name: value for name, value in arguments.items() if value is not None or name in schema.required}
+            faults = [fault for fault in schema.validator.iter_errors(given) if tool.foreign or not _converts(fault)]
             if faults:
                 raise _invalid(line for fault in faults for line in _lines(fault))
 

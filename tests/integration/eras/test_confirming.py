@@ -148,7 +148,7 @@ async def test_a_yes_is_good_for_one_execution(modern_agent: ModernClient) -> No
 async def test_a_yes_is_good_for_this_call_of_this_key_only(strict: RunningHub, modern_agent: ModernClient) -> None:
     asked = (await modern_agent.call(TOOL)).result
     carried = {"inputResponses": YES, "requestState": asked["requestState"]}
-    assert await code(await modern_agent.call(TOOL, {"x": 1}, **carried)) == "refused"
+    assert await code(await modern_agent.call(TOOL, {"x": 1}, **carried)) == "invalid"
     assert await code(await modern_agent.call("test_image_content", {}, **carried)) == "refused"
     async with ModernClient(f"{strict.url}/mcp", strict.admin) as other:
         assert await code(await other.call(TOOL, {}, **carried)) == "refused"
