@@ -5,7 +5,8 @@ import re
 from collections.abc import Generator
 
 import pytest
-from databases import database_url, postgres  # noqa: F401 - fixtures for every folder
+from databases import database_url as database_url  # fixtures for every folder
+from databases import postgres as postgres
 
 NO_SKIP = "FLEET_TEST_NO_SKIP"  # set to 1 where every program is installed: a skip is then a failure
 _NEED = re.compile(r"needs (?P<program>[^:]+): install (?P<kind>the npm packages|the package) (?P<package>.+)")

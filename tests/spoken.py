@@ -36,7 +36,8 @@ def spoke_app(answer_call: Answer, tools: list[dict[str, Any]] | None = None) ->
             return
         request = orjson.loads((await receive())["body"])
         if request["method"] == "server/discover":
-            result = {"resultType": "complete", "capabilities": {"tools": {}}, "supportedVersions": ["2026-07-28"]}
+            can: dict[str, Any] = {"tools": {}}
+            result = {"resultType": "complete", "capabilities": can, "supportedVersions": ["2026-07-28"]}
             await send_json(send, {"jsonrpc": "2.0", "id": request["id"], "result": result})
         elif request["method"] == "tools/list":
             result = {"resultType": "complete", "tools": tools or [TOOL], "ttlMs": 0, "cacheScope": "public"}

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from held import AGENT, ANNA, APPROVE, ByRisk, Clock, Shed, person, shed
 
 from fleetkit.errors import Conflict, Refused, TimedOut, Unavailable
+from fleetkit.trust import DEADLINE_META
 from master_mcp.approvals.record import Status
 from master_mcp.store import approvals
 
@@ -210,9 +211,8 @@ async def test_a_call_whose_caller_goes_away_is_in_doubt(place: Shed) -> None:
 
 async def test_a_call_that_times_out_is_in_doubt(place: Shed) -> None:
     approval_id = await place.approved(tool="shed.hang", arguments={})
-    place.proxy._deadline_s = 0.01  # pyright: ignore[reportPrivateUsage] - 30 seconds would only take longer
     with pytest.raises(TimedOut):
-        await place.call("shed.hang", {})
+        await place.call("shed.hang", {}, _meta={DEADLINE_META: 0.01})
     assert await place.status(approval_id) == "in_doubt"
     assert place.counted("in_doubt") == 1
 

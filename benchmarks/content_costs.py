@@ -1,4 +1,4 @@
-"""What trust in content costs, in microseconds of processor time: `python benchmarks/content.py`."""
+"""What trust in content costs, in microseconds of processor time: `python benchmarks/content_costs.py`."""
 
 import random
 import string
