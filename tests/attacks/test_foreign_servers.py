@@ -66,7 +66,9 @@ async def test_hidden_text_in_a_description_is_not_shown_to_a_model(tmp_path: Pa
 async def test_a_server_outside_cannot_speak_in_the_fleets_own_meta_keys(tmp_path: Path) -> None:
     claims = tool(_meta={"fleet/deadline_s": 99999, "fleet/aliases": ["os.linux.runCommand"], "theirs": 1})
     async with attacked(tmp_path, spoken.good, claims) as hub:
-        assert (await listed(hub))["_meta"] == {"theirs": 1}
+        shown = await listed(hub)
+        assert set(shown["_meta"]) == {"theirs", "fleet/id"}
+        assert hub.hub.catalog.resolve(shown["_meta"]["fleet/id"]).aliases == ()
 
 
 async def test_a_tool_that_says_nothing_of_its_risk_is_held_for_an_agent(tmp_path: Path) -> None:
