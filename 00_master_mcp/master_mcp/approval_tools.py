@@ -1,20 +1,16 @@
 """The hub's own tools for held calls. Each acts as the key that called, whatever that key's scopes are."""
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import BaseModel
 
 from fleetkit import Risk, Spoke, correlation
 from fleetkit.errors import Refused
+from master_mcp.approvals.record import State
 from master_mcp.approvals.room import Approvals
 from master_mcp.auth.caller import Caller
 
 CHANNEL = "mcp"
-
-State = Literal[
-    "all", "pending", "approved", "denied", "cancelled", "expired", "executing", "asking", "executed", "failed",
-    "in_doubt",
-]  # fmt: skip
 
 
 class Said(BaseModel):

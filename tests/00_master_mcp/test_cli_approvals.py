@@ -136,7 +136,7 @@ async def test_an_id_that_is_none_is_named(world: World, word: str) -> None:
 
 async def test_a_wrong_state_is_named_with_the_right_ones(world: World) -> None:
     done = await world.fleet("approvals", "list", "--status", "open")
-    assert (done.code, "no state 'open': use all, pending" in done.err) == (2, True)
+    assert (done.code, "status: Input should be 'all', 'pending'" in done.err) == (2, True)
 
 
 async def test_without_a_hub_the_command_says_how_to_start_it(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 
@@ -26,6 +26,12 @@ class Status(StrEnum):
     executed = "executed"
     failed = "failed"
     in_doubt = "in_doubt"
+
+
+State = Literal[
+    "all", "pending", "approved", "denied", "cancelled", "expired", "executing", "asking", "executed", "failed",
+    "in_doubt",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

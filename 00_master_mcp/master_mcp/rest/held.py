@@ -1,11 +1,11 @@
 """`/approvals`: held calls, their decisions and their redemption, for the room that keeps them."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import ConfigDict, Field
 
-from master_mcp.approvals.record import Status
+from master_mcp.approvals.record import State
 from master_mcp.approvals.room import MAX_LISTED, Approvals
 from master_mcp.rest.route import Answer, Query, Request, Route, Shape
 
@@ -32,7 +32,7 @@ class ApprovalList(Shape):
 class WhichApprovals(Query):
     """Those in one state, or `all`."""
 
-    status: Status | Literal["all"] = Status.pending
+    status: State = "pending"
     limit: int = Field(default=100, ge=1, le=MAX_LISTED)
 
 
