@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +25,12 @@ from master_mcp.approvals.record import Approval, Status
 from master_mcp.approvals.room import Approvals
 from master_mcp.audit import Audit, open_audit
 from master_mcp.auth.caller import Caller
-from master_mcp.catalog.tools import Catalog, read_tool
-from master_mcp.policy.verdict import Effect, Question, Verdict
+from master_mcp.catalog.tools import Catalog, CatalogTool, read_tool
+from master_mcp.policy.verdict import OPERATORS, Effect, Question, Verdict
 from master_mcp.proxy.call import Proxy, ToolCall
-from master_mcp.proxy.rules import ScopeRules
 from master_mcp.proxy.transport import EmbeddedTransport
 from master_mcp.proxy.upstream import Upstream
+from master_mcp.resilience.limits import Limit
 from master_mcp.resilience.room import Resilience
 from master_mcp.store import audit, open_hub_store
 
@@ -41,6 +41,34 @@ APPROVE = Verdict(Effect.approve, "test: approve")
 HIGH = ("roof", "tower", "wall", "cellar")
 DENY = Verdict(Effect.deny, "test: deny", "not here")
 ALLOW = Verdict(Effect.allow, "test: allow")
+
+
+class ScopeRules:
+    """A scope is the highest risk that a key may run alone; above it an operator approves."""
+
+    async def decide(self, question: Question) -> Verdict:
+        """Allow within the scope, approve above it, deny without one."""
+        caller, tool = question.caller, question.tool
+        allowed = caller.risk_on(tool.id)
+        if allowed is None:
+            reason = f"key {caller.name!r} may not call {tool.id}: ask an operator for a key with that scope"
+            return Verdict(Effect.deny, "scopes", reason)
+        if allowed.covers(question.risk):
+            return Verdict(Effect.allow, "scopes")
+        reason = f"above what key {caller.name!r} may run alone ({allowed})"
+        return Verdict(Effect.approve, "scopes", reason, group=OPERATORS)
+
+    def visible(self, caller: Caller, tool: CatalogTool) -> bool:
+        """With a scope."""
+        return caller.risk_on(tool.id) is not None
+
+    def limits(self, question: Question) -> Sequence[Limit]:
+        """None."""
+        return ()
+
+    async def highest_allowed(self, question: Question) -> Risk | None:
+        """What the scope says."""
+        return question.caller.risk_on(question.tool.id)
 
 
 @dataclass

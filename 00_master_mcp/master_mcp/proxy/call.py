@@ -69,9 +69,10 @@ class Proxy:
             tool = self._catalog.resolve(call.name)
             track.found(tool)
             asked = self._asked(call, tool, arguments, track.args_hash)
+            question = asked.question(tool.risk)
             if not self._rules.visible(call.caller, tool):  # refused without using up what others share
-                _refuse_if_denied(await self._rules.decide(asked.question(tool.risk)), asked)
-            async with self._resilience.admitted(call.caller, tool, self._rules.limits(asked.question(tool.risk))):
+                _refuse_if_denied(await self._rules.decide(question), asked)
+            async with self._resilience.admitted(call.caller, tool, self._rules.limits(question)):
                 answer = await self._run(asked, track)
             track.answered(answer)
             return answer

@@ -1,4 +1,4 @@
-"""What the proxy asks of whoever decides what a call may do, and the plainest such rules: a key's scopes."""
+"""What the proxy asks of whoever decides what a call may do."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -6,10 +6,8 @@ from typing import Protocol
 from fleetkit.risk import Risk
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import CatalogTool
-from master_mcp.policy.verdict import OPERATORS, Effect, Question, Verdict
+from master_mcp.policy.verdict import Question, Verdict
 from master_mcp.resilience.limits import Limit
-
-SCOPES = "scopes"
 
 
 class Rules(Protocol):
@@ -30,31 +28,3 @@ class Rules(Protocol):
     def visible(self, caller: Caller, tool: CatalogTool) -> bool:
         """Whether a caller may call a tool at all."""
         ...
-
-
-class ScopeRules:
-    """A scope is the highest risk that a key may run alone; above it an operator approves."""
-
-    async def decide(self, question: Question) -> Verdict:
-        """Allow within the scope, approve above it, deny without one."""
-        caller, tool = question.caller, question.tool
-        allowed = caller.risk_on(tool.id)
-        if allowed is None:
-            reason = f"key {caller.name!r} may not call {tool.id}: ask an operator for a key with that scope"
-            return Verdict(Effect.deny, SCOPES, reason)
-        if allowed.covers(question.risk):
-            return Verdict(Effect.allow, SCOPES)
-        reason = f"above what key {caller.name!r} may run alone ({allowed})"
-        return Verdict(Effect.approve, SCOPES, reason, group=OPERATORS)
-
-    def visible(self, caller: Caller, tool: CatalogTool) -> bool:
-        """With a scope."""
-        return caller.risk_on(tool.id) is not None
-
-    def limits(self, question: Question) -> Sequence[Limit]:
-        """None."""
-        return ()
-
-    async def highest_allowed(self, question: Question) -> Risk | None:
-        """What the scope says."""
-        return question.caller.risk_on(question.tool.id)
