@@ -7,6 +7,7 @@ from fleetkit import detect
 from fleetkit.hygiene import UNTRUSTED_META, clean_data, clean_text
 from fleetkit.scrub import scrubber
 from fleetkit.shapes import mapping
+from master_mcp.proxy.content import all_but_tokens
 
 __all__ = ["UNTRUSTED_META", "clean", "clean_answer", "clean_text", "foreign_meta", "hides_something"]
 
@@ -25,16 +26,18 @@ def hides_something(value: Any) -> bool:
 
 def clean_answer(answer: Mapping[str, Any]) -> dict[str, Any]:
     """A JSON-RPC answer or notification: cleaned, scrubbed, its result marked as untrusted."""
-    said = clean({k: v for k, v in answer.items() if k != "id"})
-    cleaned: dict[str, Any] = scrubber.data(detect.mask_data(said)[0])
-    if "id" in answer:
-        cleaned["id"] = answer["id"]
-    result = cleaned.get("result")
-    if isinstance(result, dict):
-        cleaned["result"] = _in_its_own_name(cast("dict[str, Any]", result), {UNTRUSTED_META: True})
-    elif isinstance(cleaned.get("params"), dict):
-        cleaned["params"] = _in_its_own_name(mapping(cleaned["params"]), {})
-    return cleaned
+    return {key: value if key == "id" else _part(key, value) for key, value in answer.items()}
+
+
+def _part(key: str, value: Any) -> Any:
+    if key not in ("result", "params") or not isinstance(value, dict):
+        return _safe(value)
+    said = all_but_tokens(cast("dict[str, Any]", value), _safe)
+    return _in_its_own_name(said, {UNTRUSTED_META: True} if key == "result" else {})
+
+
+def _safe(value: Any) -> Any:
+    return scrubber.data(detect.mask_data(clean(value))[0])
 
 
 def foreign_meta(meta: object) -> dict[str, Any]:

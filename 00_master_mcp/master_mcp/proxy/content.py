@@ -1,7 +1,7 @@
 """What a call carries, in and out: arguments checked and judged, answers of foreign servers cleaned and marked."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fleetkit import detect
@@ -53,12 +53,15 @@ def from_outside(answer: Message) -> Message:
     """
     if "result" not in answer:
         return {**answer, "error": detect.mask_data(clean_data(answer.get("error"))[0])[0]}
-    said = mapping(answer["result"])
-    result, found = detect.mask_data(clean_result(_without(without_our_keys(said), _OPAQUE)))
+    return {**answer, "result": all_but_tokens(mapping(answer["result"]), _safe_result)}
+
+
+def _safe_result(said: Mapping[str, Any]) -> Mapping[str, Any]:
+    result, found = detect.mask_data(clean_result(without_our_keys(said)))
     meta = {**mapping(result.get("_meta")), UNTRUSTED_META: True}
     if found:
         meta[detect.MASKED_META] = found
-    return {**answer, "result": {**result, **_only(said, _OPAQUE), "_meta": meta}}
+    return {**result, "_meta": meta}
 
 
 def heard_outside(tool: CatalogTool, notify: Notify) -> Notify:
@@ -67,9 +70,8 @@ def heard_outside(tool: CatalogTool, notify: Notify) -> Notify:
         return notify
 
     async def cleaned(message: Message) -> None:
-        params = mapping(message.get("params"))
-        said = detect.mask_data(clean_data(_without(params, _OPAQUE))[0])[0]
-        await notify({**message, "params": {**said, **_only(params, _OPAQUE)}})
+        said = all_but_tokens(mapping(message.get("params")), lambda part: detect.mask_data(clean_data(part)[0])[0])
+        await notify({**message, "params": said})
 
     return cleaned
 
@@ -78,9 +80,7 @@ def heard_outside(tool: CatalogTool, notify: Notify) -> Notify:
 _OPAQUE = frozenset({"requestState", "nextCursor", "progressToken"})
 
 
-def _without(value: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
-    return {key: item for key, item in value.items() if key not in keys}
-
-
-def _only(value: Mapping[str, Any], keys: frozenset[str]) -> dict[str, Any]:
-    return {key: value[key] for key in keys if key in value}
+def all_but_tokens(said: Mapping[str, Any], clean: Callable[[Mapping[str, Any]], Mapping[str, Any]]) -> dict[str, Any]:
+    """`said` through `clean`, except for the tokens in it, which have to come back as they were."""
+    tokens = {key: said[key] for key in _OPAQUE if key in said}
+    return {**clean({key: item for key, item in said.items() if key not in _OPAQUE}), **tokens}
