@@ -348,9 +348,9 @@ async def test_calls_of_one_process_wait_for_each_other(tmp_path: Path) -> None:
 async def test_a_row_with_lanes_runs_calls_side_by_side(tmp_path: Path) -> None:
     async with scripted(tmp_path, row={"concurrency": 3, "deadline_s": 20}) as (hub, script):
         hanging = [asyncio.create_task(call(hub, "odd_hang", key=hub.admin)) for _ in range(2)]
-        assert (await told(hub, "odd_look"))["calls"] >= 1
         while sum(line.startswith("started") for line in script.noted) < 2:
             await asyncio.sleep(0.01)
+        assert (await told(hub, "odd_look"))["calls"] >= 1
         for task in hanging:
             task.cancel()
         await asyncio.gather(*hanging, return_exceptions=True)
