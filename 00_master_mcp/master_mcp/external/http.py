@@ -12,7 +12,8 @@ from fleetkit.errors import OverBudget, Unavailable
 from fleetkit.shapes import mapping
 from master_mcp.external.wire import Deliver, Fail, SessionLost
 from master_mcp.proxy.answer import Message, read_message
-from master_mcp.proxy.transport import EventReader, OnEvent, Reply
+from master_mcp.proxy.remote import read_events, read_whole
+from master_mcp.proxy.transport import OnEvent, Reply
 
 SESSION = "mcp-session-id"
 VERSION = "mcp-protocol-version"
@@ -39,16 +40,16 @@ class Endpoint:
         """
         async with self._ask("POST", headers, body) as answer:
             if answer.content_type == "text/event-stream":
-                await self._events(answer, on_event)
+                await read_events(answer, self._limit, on_event)
                 return Reply(answer.status, b""), answer.headers
-            return Reply(answer.status, await self._whole(answer)), answer.headers
+            return Reply(answer.status, await read_whole(answer, self._limit, self.name)), answer.headers
 
     async def listen(self, headers: Mapping[str, str], on_event: OnEvent) -> bool:
         """Hear the stream that a session has for news until it ends; False when the server has none."""
         async with self._ask("GET", headers) as answer:
             if answer.status != 200 or answer.content_type != "text/event-stream":
                 return False
-            await self._events(answer, on_event)
+            await read_events(answer, self._limit, on_event)
             return True
 
     async def end(self, headers: Mapping[str, str]) -> None:
@@ -80,21 +81,6 @@ class Endpoint:
         except (aiohttp.ClientError, ConnectionError) as error:
             why = str(error) or type(error).__name__
             raise Unavailable(f"{self.name} cannot be reached ({why}): is it running?") from error
-
-    async def _events(self, answer: aiohttp.ClientResponse, on_event: OnEvent) -> None:
-        reader = EventReader(self._limit)
-        async for chunk in answer.content.iter_any():
-            for event in reader.feed(chunk):
-                await on_event(event)
-
-    async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        async for chunk in answer.content.iter_any():
-            body += chunk
-            if len(body) > self._limit:
-                answer.close()
-                raise OverBudget(f"the answer of {self.name} is larger than {self._limit} bytes: ask for less")
-        return bytes(body)
 
 
 class HttpWire:

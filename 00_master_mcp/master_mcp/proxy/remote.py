@@ -24,12 +24,9 @@ class HttpTransport:
         try:
             async with self._session.post(f"{self._url}/mcp", data=body, headers=headers) as answer:
                 if answer.content_type == "text/event-stream":
-                    reader = EventReader(self._limit)
-                    async for chunk in answer.content.iter_any():
-                        for event in reader.feed(chunk):
-                            await on_event(event)
+                    await read_events(answer, self._limit, on_event)
                     return Reply(answer.status, b"")
-                return Reply(answer.status, await self._whole(answer))
+                return Reply(answer.status, await read_whole(answer, self._limit, self._service))
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             raise Unavailable(f"{self._service} cannot be reached ({_why(error)}): is it running?") from error
 
@@ -43,14 +40,24 @@ class HttpTransport:
         except (aiohttp.ClientError, ConnectionError, TimeoutError) as error:
             raise Unavailable(f"{self._service} cannot be reached ({_why(error)}): is it running?") from error
 
-    async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
-        body = bytearray()
-        async for chunk in answer.content.iter_any():
-            body += chunk
-            if len(body) > self._limit:
-                answer.close()
-                raise OverBudget(f"the answer of {self._service} is larger than {self._limit} bytes: ask for less")
-        return bytes(body)
+
+async def read_events(answer: aiohttp.ClientResponse, limit: int, on_event: OnEvent) -> None:
+    """Hand on the events of an answer as they come; raises OverBudget for one above `limit` bytes."""
+    reader = EventReader(limit)
+    async for chunk in answer.content.iter_any():
+        for event in reader.feed(chunk):
+            await on_event(event)
+
+
+async def read_whole(answer: aiohttp.ClientResponse, limit: int, service: str) -> bytes:
+    """The body of an answer; raises OverBudget for one above `limit` bytes."""
+    body = bytearray()
+    async for chunk in answer.content.iter_any():
+        body += chunk
+        if len(body) > limit:
+            answer.close()
+            raise OverBudget(f"the answer of {service} is larger than {limit} bytes: ask for less")
+    return bytes(body)
 
 
 def _why(error: Exception) -> str:
