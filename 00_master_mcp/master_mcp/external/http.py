@@ -21,6 +21,7 @@ _BOTH = {"content-type": "application/json", "accept": "application/json, text/e
 NOTIFY_S = 10.0
 END_S = 3.0
 RELISTEN_S = 5.0
+IDLE_S = 4.0  # many servers close an idle connection after 5 seconds: one that is about to be used must not be it
 
 
 class Endpoint:
@@ -186,7 +187,7 @@ def _json(raw: bytes) -> Mapping[str, object]:
 def open_pool() -> aiohttp.ClientSession:
     """Connections of one server's own, without cookies and without a limit of time in all."""
     return aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=IDLE_S),
         timeout=aiohttp.ClientTimeout(total=None, connect=5),
         cookie_jar=aiohttp.DummyCookieJar(),
     )
