@@ -58,7 +58,7 @@ class Proxy:
     async def call(self, call: ToolCall) -> Message:
         """The spoke's JSON-RPC answer, `result` or `error`. Raises the FleetError that stopped the call."""
         arguments = arguments_of(call.params)
-        track = Track(call, trust.canonical_hash(arguments))
+        track = Track(call, trust.canonical_hash(arguments), call.params.get("arguments"))
         self._audit.check()
         context = correlation.Context(call.correlation_id, call.caller)
         with self._resilience.gate, correlation.bound(context):
@@ -66,23 +66,17 @@ class Proxy:
 
     async def _counted(self, call: ToolCall, arguments: Mapping[str, Any], track: Track) -> Message:
         try:
-            tool = self._catalog.resolve(call.name)
-            track.found(tool)
-            asked = self._asked(call, tool, arguments, track.args_hash)
-            question = asked.question(tool.risk)
-            if not self._rules.visible(call.caller, tool):  # refused without using up what others share
-                _refuse_if_denied(await self._rules.decide(question), asked)
-            async with self._resilience.admitted(call.caller, tool, self._rules.limits(question)):
-                answer = await self._run(asked, track)
-            track.answered(answer)
-            return answer
-        except FleetError as error:
-            track.outcome = error.code
-            track.approval_id = track.approval_id or error.approval_id
-            raise
-        except asyncio.CancelledError:
-            track.outcome = "cancelled"
-            raise
+            with track.watched():
+                tool = self._catalog.resolve(call.name)
+                track.found(tool)
+                asked = self._asked(call, tool, arguments, track.args_hash)
+                question = asked.question(tool.risk)
+                if not self._rules.visible(call.caller, tool):  # refused without using up what others share
+                    _refuse_if_denied(await self._rules.decide(question), asked)
+                async with self._resilience.admitted(call.caller, tool, self._rules.limits(question)):
+                    answer = await self._run(asked, track)
+                track.answered(answer)
+                return answer
         finally:
             await self._record(track)
 

@@ -3,18 +3,16 @@
 What a caller needs is a scope that covers the pseudo tool `<namespace>.resources/read` or `<namespace>.prompts/get`.
 """
 
-import asyncio
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fleetkit import correlation, trust
-from fleetkit.errors import FleetError, Invalid, NotFound, OverBudget, Refused, TimedOut, Unavailable
+from fleetkit.errors import Invalid, NotFound, OverBudget, Refused, TimedOut, Unavailable
 from fleetkit.metrics import Metrics
 from fleetkit.risk import Risk
 from fleetkit.shapes import mapping
-from master_mcp.audit import Audit, Row
+from master_mcp.audit import Audit
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.offers import Offers, Place
 from master_mcp.catalog.tools import Catalog, CatalogTool
@@ -23,7 +21,8 @@ from master_mcp.proxy.answer import Message
 from master_mcp.proxy.rules import Rules
 from master_mcp.proxy.sending import GRACE_S
 from master_mcp.proxy.target import COMPLETE, GET, READ, Target, right_of, signed_part, target_of
-from master_mcp.proxy.upstream import Notify, Upstream, ignore
+from master_mcp.proxy.track import Track
+from master_mcp.proxy.upstream import Notify, Upstream, ignore, running
 from master_mcp.resilience.room import Order, Resilience
 
 ASKED = (READ, GET, COMPLETE)
@@ -43,17 +42,6 @@ class Ask:
     request_id: object = 0
     correlation_id: str = field(default_factory=correlation.new_id)
     on_notify: Notify = ignore
-
-
-@dataclass
-class _Track:
-    """What is known of a request for its audit row and metrics, filled in as it goes."""
-
-    started: float
-    args_hash: str
-    service: str = "hub"
-    tool: str = "unknown"
-    outcome: str = "ok"
 
 
 class Reader:
@@ -81,7 +69,7 @@ class Reader:
     async def ask(self, ask: Ask) -> Message:
         """The spoke's JSON-RPC answer, `result` or `error`. Raises the FleetError that stopped the request."""
         asked = {name: value for name, value in ask.params.items() if name not in _OF_THE_CALLER}
-        track = _Track(time.perf_counter(), trust.canonical_hash(asked))
+        track = Track(ask, trust.canonical_hash(asked), risk=Risk.read.value)
         context = correlation.Context(ask.correlation_id, ask.caller)
         with self._resilience.gate, correlation.bound(context):
             return await self._counted(ask, track)
@@ -100,21 +88,17 @@ class Reader:
             raise Refused(f"{place.service} does not tell when a resource changes: read {uri} again instead")
         return place
 
-    async def _counted(self, ask: Ask, track: _Track) -> Message:
+    async def _counted(self, ask: Ask, track: Track) -> Message:
         try:
-            answer = await self._run(ask, track)
-            track.outcome = _outcome_of(answer)
-            return answer
-        except FleetError as error:
-            track.outcome = error.code
-            raise
-        except asyncio.CancelledError:
-            track.outcome = "cancelled"
-            raise
+            with track.watched():
+                answer = await self._run(ask, track)
+                track.outcome = _outcome_of(answer)
+                return answer
         finally:
-            self._record(ask, track)
+            self._metrics.observe(track.service, track.tool, track.outcome, track.seconds)
+            self._audit.note(track.row(track.outcome))
 
-    async def _run(self, ask: Ask, track: _Track) -> Message:
+    async def _run(self, ask: Ask, track: Track) -> Message:
         target = target_of(self._offers, ask.method, ask.params)
         track.service, track.tool = target.service, f"{target.namespace}.{ask.method}"
         right = right_of(target.service, target.namespace, target.right)
@@ -123,9 +107,7 @@ class Reader:
             raise _refusal(ask.caller, right)
         if ask.method == COMPLETE and self._completes_nothing(target.service):
             return _nothing(ask.request_id)
-        upstream = self._upstreams.get(target.service)
-        if upstream is None:
-            raise Unavailable(f"{target.service} is not running here: see master.listServices")
+        upstream = running(self._upstreams, target.service)
         async with self._resilience.admitted(ask.caller, right, self._rules.limits(question)):
             answer = await self._send(ask, target, right, upstream)
         if ask.method == COMPLETE and mapping(answer.get("error")).get("code") == NO_SUCH_METHOD:
@@ -156,23 +138,6 @@ class Reader:
     def _completes_nothing(self, service: str) -> bool:
         can = self._offers.capabilities.get(service)
         return can is not None and can.get("completions") is None
-
-    def _record(self, ask: Ask, track: _Track) -> None:
-        seconds = time.perf_counter() - track.started
-        self._metrics.observe(track.service, track.tool, track.outcome, seconds)
-        self._audit.note(
-            Row(
-                correlation_id=ask.correlation_id,
-                caller=ask.caller.id,
-                door=ask.door,
-                service=track.service,
-                tool=track.tool,
-                risk="read",
-                outcome=track.outcome,
-                args_hash=track.args_hash,
-                duration_ms=seconds * 1000,
-            )
-        )
 
 
 def _refusal(caller: Caller, right: CatalogTool) -> Refused:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fleetkit import correlation, trust
-from fleetkit.errors import TimedOut, Unavailable
+from fleetkit.errors import TimedOut
 from fleetkit.risk import Risk
 from fleetkit.shapes import mapping
 from fleetkit.trust import DEADLINE_META
@@ -12,7 +12,7 @@ from master_mcp.catalog.tools import IDEMPOTENCY_KEY, CatalogTool
 from master_mcp.proxy.answer import Message
 from master_mcp.proxy.content import Content, heard_outside
 from master_mcp.proxy.request import Asked, ToolCall
-from master_mcp.proxy.upstream import Upstream, headers_for
+from master_mcp.proxy.upstream import Upstream, headers_for, running
 from master_mcp.resilience.cache import FRESH_META
 from master_mcp.resilience.room import Order, Resilience
 
@@ -33,10 +33,7 @@ class Sender:
 
     def upstream(self, tool: CatalogTool) -> Upstream:
         """Where the tool is served; raises Unavailable when this hub does not run its service."""
-        upstream = self._upstreams.get(tool.service)
-        if upstream is None:
-            raise Unavailable(f"{tool.service} is not running here: see master.listServices")
-        return upstream
+        return running(self._upstreams, tool.service)
 
     async def send(self, asked: Asked, allowed: Risk) -> Message:
         """The spoke's answer to a call that may have the risk `allowed`. Raises TimedOut and Unavailable."""

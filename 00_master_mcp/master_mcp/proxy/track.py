@@ -1,25 +1,50 @@
-"""What is known of a call for its audit row and metrics, filled in as it goes."""
+"""What is known of a call, or of a request for something that is no tool, for its audit row and metrics."""
 
+import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
-from fleetkit.errors import BY_CODE
+from fleetkit.errors import BY_CODE, FleetError
 from fleetkit.governed import RISK_META
 from fleetkit.shapes import mapping
 from master_mcp.audit import Row, shape_of
+from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import CatalogTool
 from master_mcp.proxy.answer import Message
-from master_mcp.proxy.request import ToolCall
+
+
+class Traced(Protocol):
+    """Who asks, by which door, and under which id it is found again."""
+
+    @property
+    def correlation_id(self) -> str:
+        """The trace it belongs to."""
+        ...
+
+    @property
+    def caller(self) -> Caller:
+        """Who asks."""
+        ...
+
+    @property
+    def door(self) -> str:
+        """How it came in."""
+        ...
 
 
 @dataclass
 class Track:
-    """One call so far. `intended` when an intent row is on disk, `sent` once a spoke may have got it."""
+    """One call so far, filled in as it goes: of `arguments` the record shows the shape.
 
-    call: ToolCall
+    `intended` when an intent row is on disk, `sent` once a spoke may have got it.
+    """
+
+    call: Traced
     args_hash: str
+    arguments: object = field(default=None, repr=False)
     started: float = field(default_factory=time.perf_counter)
     service: str = "hub"
     tool: str = "unknown"
@@ -33,6 +58,19 @@ class Track:
     def seconds(self) -> float:
         """How long it has taken."""
         return time.perf_counter() - self.started
+
+    @contextmanager
+    def watched(self) -> Generator[None]:
+        """Around everything that is done for it: what stops the block is its outcome."""
+        try:
+            yield
+        except FleetError as error:
+            self.outcome = error.code
+            self.approval_id = self.approval_id or error.approval_id
+            raise
+        except asyncio.CancelledError:
+            self.outcome = "cancelled"
+            raise
 
     def found(self, tool: CatalogTool) -> None:
         """The call means this tool."""
@@ -56,7 +94,7 @@ class Track:
             args_hash=self.args_hash,
             duration_ms=None if outcome == "intent" else self.seconds * 1000,
             approval_id=self.approval_id,
-            detail=None if self.intended else shape_of(self.call.params.get("arguments")),
+            detail=None if self.intended else shape_of(self.arguments),
         )
 
 

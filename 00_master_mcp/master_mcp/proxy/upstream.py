@@ -150,6 +150,14 @@ DEFAULT_META: dict[str, Any] = {
 }
 
 
+def running(upstreams: Mapping[str, Upstream], service: str) -> Upstream:
+    """Where a service is reached; raises Unavailable when this hub does not run it."""
+    upstream = upstreams.get(service)
+    if upstream is None:
+        raise Unavailable(f"{service} is not running here: see master.listServices")
+    return upstream
+
+
 def headers_for(schema: Mapping[str, Any], arguments: Mapping[str, Any]) -> dict[str, str]:
     """The `Mcp-Param-*` headers that a tool's schema asks for."""
     return mcp_param_headers(x_mcp_header_map(schema), arguments)
