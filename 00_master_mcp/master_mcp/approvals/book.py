@@ -9,7 +9,6 @@ from fleetkit.errors import Conflict, NotFound
 from master_mcp.approvals.record import Approval, Decision, Status, approval_of
 from master_mcp.store import approvals, decisions
 
-UNDER_WAY = (Status.executing, Status.asking)
 ENDED = (Status.denied, Status.cancelled, Status.expired, Status.executed, Status.failed, Status.in_doubt)
 
 

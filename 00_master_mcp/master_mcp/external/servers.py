@@ -97,7 +97,7 @@ class Servers:
         async with self._busy:
             if name not in self._running:
                 raise NotFound(f"no external server {name!r} runs here: `fleet servers list` names them")
-            await self._restart(name, self._rows[name], self._records_now().get(name, Record(name)))
+            await self._restart(name, self._rows[name], await self._record(name))
 
     async def refresh(self) -> None:
         """Take what changed in the files and in the table of pins."""
@@ -127,7 +127,7 @@ class Servers:
         """Have one server run as its row and its record (None: unchanged) say."""
         server = self._running.get(name)
         if server is None or server.row != row:
-            await self._restart(name, row, record or self._records_now().get(name, Record(name)))
+            await self._restart(name, row, record or await self._record(name))
         elif record is not None and record.reloads != server.reloads:
             await self._restart(name, row, record)
         elif record is not None and record.approved_at != server.approved_at:
@@ -137,8 +137,8 @@ class Servers:
             await server.watcher.take(server.gate.admitted())  # at once: what was seen last is what was approved
             server.watcher.relist()
 
-    def _records_now(self) -> Mapping[str, Record]:
-        return self._records.all()
+    async def _record(self, name: str) -> Record:
+        return await asyncio.to_thread(self._records.get, name)
 
     async def _restart(self, name: str, row: ExternalRow, record: Record) -> None:
         await self._stop(name)
