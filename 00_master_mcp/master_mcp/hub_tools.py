@@ -71,10 +71,10 @@ def build(fleet: Fleet, catalog: Catalog, breakers: Breakers, visible: Callable[
         Args:
             service: its name (`linux_cli`) or namespace (`os.linux`).
         """
-        for member in fleet.members.values():
-            if service in (member.name, member.namespace):
-                return Service.model_validate(fleet.service(member))
-        raise NotFound(f"no service {service!r}: the fleet has {', '.join(fleet.members)}")
+        member = fleet.find(service)
+        if member is None:
+            raise NotFound(f"no service {service!r}: the fleet has {', '.join(fleet.members)}")
+        return Service.model_validate(fleet.service(member))
 
     @spoke.tool(risk=Risk.read)
     async def list_tools(query: str = "", service: str = "") -> list[ToolLine]:

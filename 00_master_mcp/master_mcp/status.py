@@ -34,6 +34,7 @@ class Fleet:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._started = time.time()
+        self.version = version("mcp-fleet")
         self.members: dict[str, Member] = {}
         self.warnings: dict[str, Callable[[], str]] = {}  # what works, but not as its files say
 
@@ -44,12 +45,16 @@ class Fleet:
         """
         return {
             "name": "mcp-fleet",
-            "version": version("mcp-fleet"),
+            "version": self.version,
             "started_at": self._started,
             "tools": len(self._catalog.all()),
             "services": [self.service(member) for member in self.members.values()],
             "warnings": {name: sentence for name, said in self.warnings.items() if (sentence := said())},
         }
+
+    def find(self, name: str) -> Member | None:
+        """The member with this name (`linux_cli`) or namespace (`os.linux`)."""
+        return next((one for one in self.members.values() if name in (one.name, one.namespace)), None)
 
     def service(self, member: Member) -> dict[str, Any]:
         """`{name, namespace, number, embedded, url, health, reason, since, tools, breaker}`."""

@@ -162,10 +162,10 @@ class Listing:
         return await self._plugins(request)
 
     def _member(self, name: str) -> Member:
-        for member in self._fleet.members.values():
-            if name in (member.name, member.namespace):
-                return member
-        raise NotFound(f"no server {name!r}: the fleet has {', '.join(self._fleet.members)}")
+        member = self._fleet.find(name)
+        if member is None:
+            raise NotFound(f"no server {name!r}: the fleet has {', '.join(self._fleet.members)}")
+        return member
 
     def _server(self, member: Member) -> Server:
         return Server.model_validate(self._fleet.service(member))
@@ -185,7 +185,7 @@ class Listing:
         return Plugin(
             name=member.name,
             namespace=member.namespace,
-            version=self._fleet.status()["version"],
+            version=self._fleet.version,
             kind="external" if self._external(member.name) else "spoke",
             status=status,
             error=found["reason"] or None,
