@@ -53,10 +53,11 @@ class Started:
 
     def stop(self) -> int:
         """SIGTERM; reads the rest and returns the exit code."""
+        assert self.process.stdout is not None
         self.process.terminate()
-        out, _ = self.process.communicate(timeout=45)
-        self.lines += out.splitlines()
-        return self.process.returncode
+        # Not communicate(): it reads past what `until` left in the buffer of this very object.
+        self.lines += self.process.stdout.read().splitlines()
+        return self.process.wait(timeout=45)
 
 
 @contextmanager
