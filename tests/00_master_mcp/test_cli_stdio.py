@@ -60,9 +60,13 @@ class Client:
 
     def rest(self) -> list[dict[str, Any]]:
         """Close our end; what still comes before it exits with 0."""
-        out, _ = self._process.communicate(timeout=50)
-        assert self._process.returncode == 0
-        return [json.loads(line) for line in out.splitlines()]
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        # Not communicate(): it reads past what `receive` left in the buffer of this very object.
+        rest = [json.loads(line) for line in self._process.stdout]
+        assert self._process.wait(timeout=50) == 0
+        return rest
 
 
 @contextmanager
