@@ -44,6 +44,7 @@ class Metrics:
             "mcp_cache", "Answers of tools that may be cached: hit, miss, bypass", ["tool", "state"],
             registry=self.registry,
         )  # fmt: skip
+        self.workflow_runs = Counter("mcp_workflow_runs", "Runs by how they ended", ["status"], registry=self.registry)
         self.inflight = Gauge("mcp_inflight", "Calls under way at a service", ["service"], registry=self.registry)
 
     def observe(self, service: str, tool: str, outcome: str, seconds: float) -> None:

@@ -27,6 +27,7 @@ from fleetkit.errors import Invalid
 from fleetkit.external import ExternalRow, server_name
 from fleetkit.resilience import ResilienceSettings
 from fleetkit.ssrf import Outbound
+from fleetkit.workflow_settings import WorkflowSettings
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 MIB = 1024 * 1024
@@ -81,6 +82,7 @@ class Hub(BaseModel):
     audit: AuditSettings = AuditSettings()
     approvals: ApprovalSettings = ApprovalSettings()
     outbound: Outbound = Outbound()
+    workflows: WorkflowSettings = WorkflowSettings()
 
     @property
     def reached_at(self) -> str:

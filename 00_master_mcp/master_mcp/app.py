@@ -9,7 +9,7 @@ from fleetkit.log import get_logger
 from fleetkit.metrics import Metrics
 from fleetkit.settings import FleetSettings
 from fleetkit.spoke import Spoke
-from master_mcp import approval_tools, hub_tools
+from master_mcp import approval_tools, hub_tools, orchestrator_tools
 from master_mcp.approvals.room import Approvals
 from master_mcp.audit import open_audit
 from master_mcp.auth.keys import Keys, ensure_files
@@ -28,6 +28,7 @@ from master_mcp.spokes import Starter
 from master_mcp.status import Fleet, Member
 from master_mcp.store import open_hub_store
 from master_mcp.web import Web
+from master_mcp.workflows.room import Workflows
 
 log = get_logger()
 
@@ -65,6 +66,9 @@ class Hub:
             await self.approvals.sweeper.recover()
             resilience = Resilience(self.config, self.store, self.metrics, self._poke)
             self.resilience = await stack.enter_async_context(resilience)
+            self.workflows = Workflows(
+                self.config, self.store, self.catalog, self.policy, self.approvals, self.audit, self.metrics
+            )
             await self._start(Starter(self.config, stack, self.ring, resilience.breakers), processes, only)
             self._open_doors()
             self.servers = Servers(
@@ -82,13 +86,14 @@ class Hub:
             rooms = (self.keys, self.audit, self.policy)
             running += [tasks.create_task(room.watch()) for room in rooms]
             running.append(tasks.create_task(self.approvals.run(self.proxy.call)))
+            running.append(tasks.create_task(self.workflows.run(self.proxy.call)))
             stack.callback(lambda: [task.cancel() for task in running])
             await stack.enter_async_context(self.servers.running())
             yield self
 
     async def _start(self, starter: Starter, processes: bool, only: tuple[str, ...]) -> None:
         rows = {name: self.config.row(name) for name in only or self.config.spokes}
-        members = [await starter.master(self._own_tools)]
+        members = [await starter.own(spoke) for spoke in self._own_tools()]
         local = [name for name, row in rows.items() if row.enabled and row.url is None]
         if processes:
             await starter.processes(local)
@@ -103,9 +108,9 @@ class Hub:
                 await member.watcher.load()
         await asyncio.gather(*(member.watcher.look() for member in members if member.watcher and member.embedded))
 
-    def _own_tools(self) -> Spoke:
-        spoke = hub_tools.build(self.fleet, self.catalog, self.resilience.breakers, self._sees)
-        return approval_tools.add(spoke, self.approvals)
+    def _own_tools(self) -> list[Spoke]:
+        master = hub_tools.build(self.fleet, self.catalog, self.resilience.breakers, self._sees)
+        return [approval_tools.add(master, self.approvals), orchestrator_tools.build(self.workflows)]
 
     def _sees(self, tool: CatalogTool) -> bool:
         """Whether whoever calls a tool of the hub may call this one."""

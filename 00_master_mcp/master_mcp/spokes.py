@@ -1,6 +1,6 @@
 """Bringing the fleet's rows to life: embedded in this process, or reached by URL."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 
 from fleetkit import trust
@@ -18,7 +18,7 @@ from master_mcp.supervisor import Supervisor
 
 log = get_logger()
 
-MASTER_ROW = SpokeRow(number=99, namespace="master")
+OWN = {name: SpokeRow(number=99, namespace=name) for name in ("master", "orchestrator")}  # the hub's own tools
 
 
 class Starter:
@@ -63,14 +63,14 @@ class Starter:
         member.upstream = self._upstream(name, row, transport, self._ring.service_token(name))
         return member
 
-    async def master(self, build: Callable[[], Spoke]) -> Member:
-        """The hub's own tools, served like any spoke's."""
-        token = self._ring.service_token("master")
+    async def own(self, spoke: Spoke) -> Member:
+        """Tools of the hub itself, served like any spoke's; the namespace is the spoke's name."""
+        name = spoke.name
+        token = self._ring.service_token(name)
         setting = Setting(self._config.data_dir, SpokeOptions(), token, "", embedded=True)
-        server = await self._stack.enter_async_context(SpokeServer(build(), "master", setting).running())
-        member = Member("master", "master", 0, embedded=True, url=None)
-        transport = EmbeddedTransport("master", server.app, self._limit)
-        member.upstream = self._upstream("master", MASTER_ROW, transport, token)
+        server = await self._stack.enter_async_context(SpokeServer(spoke, name, setting).running())
+        member = Member(name, name, 0, embedded=True, url=None)
+        member.upstream = self._upstream(name, OWN[name], EmbeddedTransport(name, server.app, self._limit), token)
         return member
 
     def _upstream(self, name: str, row: SpokeRow, transport: Transport, token: str) -> Upstream:

@@ -42,7 +42,7 @@ def listed(db: sa.Connection, limit: int, *where: sa.ColumnElement[bool]) -> lis
 def said(db: sa.Connection, approval_id: str) -> list[Decision]:
     """What was said about one approval, oldest first."""
     query = sa.select(decisions).where(decisions.c.approval_id == approval_id).order_by(decisions.c.at)
-    names = ("decider_id", "decider_name", "approve", "reason", "channel", "at")
+    names = ("decider_id", "decider_name", "approve", "reason", "channel", "at", "values")
     return [Decision(**{name: row[name] for name in names}) for row in db.execute(query).mappings()]
 
 

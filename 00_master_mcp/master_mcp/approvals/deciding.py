@@ -1,14 +1,15 @@
 """One person's decision: checked, recorded, counted."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import sqlalchemy as sa
 
 from fleetkit.approval_settings import Event
 from fleetkit.errors import FleetError, Invalid, Refused
 from fleetkit.store import Store
-from master_mcp.approvals import book, eyes
+from master_mcp.approvals import book, eyes, forms
 from master_mcp.approvals.events import Events, row_of
 from master_mcp.approvals.record import Approval, Decision, Status
 from master_mcp.audit import Audit
@@ -33,16 +34,26 @@ class Deciding:
         self._caller_of = caller_of
         self._clock = clock
 
-    async def decide(self, approval_id: str, decider: Caller, *, approve: bool, reason: str, channel: str) -> Approval:
+    async def decide(
+        self,
+        approval_id: str,
+        decider: Caller,
+        *,
+        approve: bool,
+        reason: str,
+        channel: str,
+        values: Mapping[str, Any] | None = None,
+    ) -> Approval:
         """The approval after this decision, which is on disk with its audit row.
 
-        Raises NotFound, Refused when `decider` may not, Conflict when it is too late.
+        Raises NotFound, Refused when `decider` may not, Conflict when it is too late, Invalid for values that its
+        form does not take.
         """
         if len(reason) > MAX_REASON:
             raise Invalid(f"the reason is longer than {MAX_REASON} characters: shorten it")
         if self._caller_of(decider.id) is None:
             raise Refused(f"key {decider.name!r} was revoked or has expired: it decides nothing any more")
-        said = Decision(decider.id, decider.name, approve, reason, channel, self._clock())
+        said = Decision(decider.id, decider.name, approve, reason, channel, self._clock(), values)
         found = await self._store.read(lambda db: self._checked(db, approval_id, decider, said))
         await self._audit.commit(row_of(found, decider.id, channel, "approve" if approve else "deny"))
         try:
@@ -58,6 +69,7 @@ class Deciding:
         approval = book.get(db, approval_id)
         counted = self._counted(db, approval_id)
         eyes.check(approval, counted, decider, approve=said.approve, channel=said.channel, now=self._clock())
+        forms.check(approval, said)
         return approval
 
     def _counted(self, db: sa.Connection, approval_id: str) -> list[Decision]:

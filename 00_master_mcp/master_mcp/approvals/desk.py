@@ -19,9 +19,9 @@ from master_mcp.approvals.deciding import MAX_REASON, Clock, Deciding
 from master_mcp.approvals.events import Events
 from master_mcp.approvals.questions import QUESTION, Questions, State, can_ask
 from master_mcp.approvals.record import Approval, Status
-from master_mcp.policy.verdict import Effect, Verdict
+from master_mcp.policy.verdict import Effect, Terms, Verdict
 from master_mcp.proxy.answer import Message
-from master_mcp.proxy.held import Grant, Terms, reveals
+from master_mcp.proxy.held import Grant, reveals
 from master_mcp.proxy.request import Asked
 from master_mcp.proxy.track import outcome_of
 from master_mcp.store import approvals

@@ -1,6 +1,7 @@
 """What happens to held calls, told to everybody who wants to know: metrics, webhooks, the sweeper."""
 
 from asyncio import Event as Flag
+from collections.abc import Callable
 
 from fleetkit.approval_settings import Event
 from fleetkit.metrics import Metrics
@@ -17,12 +18,15 @@ class Events:
         self._metrics = metrics
         self._hooks = hooks
         self.news = Flag()  # set with each event; whoever waits for it clears it
+        self.listeners: list[Callable[[Approval], None]] = []
 
     def tell(self, event: Event, approval: Approval) -> None:
         """`event` has happened to `approval`, and is on disk."""
         self._metrics.approvals.labels(event).inc()
         self._hooks.tell(event, approval)
         self.news.set()
+        for listener in self.listeners:
+            listener(approval)
 
     def by_hub(self, event: Event, approval: Approval) -> None:
         """`tell`, for what no caller did: it gets an audit row of the hub's own."""

@@ -10,8 +10,8 @@ from fleetkit.errors import OverBudget, Refused
 from fleetkit.risk import Risk
 from master_mcp.approvals import book
 from master_mcp.approvals.record import Approval, Status
-from master_mcp.policy.verdict import Verdict
-from master_mcp.proxy.held import Terms, schema_hash
+from master_mcp.policy.verdict import Terms, Verdict
+from master_mcp.proxy.held import schema_hash
 from master_mcp.proxy.request import Asked
 from master_mcp.store import approvals
 

@@ -9,8 +9,7 @@ import sqlalchemy as sa
 
 from fleetkit.risk import Risk
 from fleetkit.scrub import scrubber
-from master_mcp.policy.verdict import Effect
-from master_mcp.proxy.held import Terms
+from master_mcp.policy.verdict import Effect, Terms
 
 
 class Status(StrEnum):
@@ -36,7 +35,10 @@ State = Literal[
 
 @dataclass(frozen=True)
 class Decision:
-    """What one person said. `channel` is rest, mcp or elicitation; `at` is seconds since the epoch."""
+    """What one person said. `channel` is rest, mcp or elicitation; `at` is seconds since the epoch.
+
+    `values` are what they filled in where the approval has a form.
+    """
 
     decider_id: str
     decider_name: str
@@ -44,6 +46,7 @@ class Decision:
     reason: str
     channel: str
     at: float
+    values: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Approval:
     claim: str | None = field(default=None, repr=False)
     result: Mapping[str, Any] | None = field(default=None, repr=False)
     note: str | None = None
+    form: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
     def terms(self) -> Terms:

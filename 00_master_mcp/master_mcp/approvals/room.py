@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -13,6 +14,7 @@ from fleetkit.metrics import Metrics
 from fleetkit.scrub import scrubber
 from fleetkit.store import Store
 from master_mcp.approvals import book
+from master_mcp.approvals.asking import Asking
 from master_mcp.approvals.deciding import CallerOf, Clock, Deciding
 from master_mcp.approvals.desk import Desk
 from master_mcp.approvals.events import Events
@@ -48,6 +50,7 @@ class Approvals:
         self._events = Events(audit, metrics, self._hooks)
         self.sweeper = Sweeper(store, self._events, metrics, caller_of, clock)
         self._deciding = Deciding(store, audit, self._events, caller_of, clock)
+        self.asking = Asking(store, self._events, clock)
         self.desk = Desk(store, self._deciding, self._events, Questions(ring), settings, clock)
         self._call: Run | None = None
 
@@ -83,11 +86,21 @@ class Approvals:
         return shown(*await self._visible(caller, approval_id))
 
     async def decide(
-        self, caller: Caller, approval_id: str, *, approve: bool, reason: str = "", channel: str
+        self,
+        caller: Caller,
+        approval_id: str,
+        *,
+        approve: bool,
+        reason: str = "",
+        channel: str,
+        values: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """One held call after this decision. Raises NotFound, Refused, Conflict."""
+        """One held call after this decision; `values` is what was filled in where it has a form.
+
+        Raises NotFound, Refused, Conflict, Invalid.
+        """
         await self._visible(caller, approval_id)
-        await self._deciding.decide(approval_id, caller, approve=approve, reason=reason, channel=channel)
+        await self._deciding.decide(approval_id, caller, approve=approve, reason=reason, channel=channel, values=values)
         return await self.get(caller, approval_id)
 
     async def redeem(self, caller: Caller, approval_id: str) -> dict[str, Any]:
@@ -103,6 +116,10 @@ class Approvals:
         answer = await self._call(call_of(approval, caller))
         result = scrubber.data(answer.get("result", answer))
         return {**await self.get(caller, approval_id), "answer": result}
+
+    def on_event(self, listener: Callable[[Approval], None]) -> None:
+        """Have `listener` hear of everything that happens to a held call."""
+        self._events.listeners.append(listener)
 
     def caller(self, key_id: str | None) -> Caller:
         """The live caller of a key's id; raises Refused when there is none."""

@@ -175,10 +175,10 @@ def _catalog(config: "FleetSettings", store: "Store") -> "Catalog":
     import sqlalchemy as sa
 
     from master_mcp.catalog.tools import Catalog, read_tool
-    from master_mcp.spokes import MASTER_ROW
+    from master_mcp.spokes import OWN
     from master_mcp.store import catalog as table
 
-    known, rows = Catalog(), {**config.spokes, "master": MASTER_ROW}
+    known, rows = Catalog(), {**config.spokes, **OWN}
     for listed in store.read_now(lambda db: db.execute(sa.select(table.c.service, table.c.tools)).all()):
         if listed.service in rows:
             row = rows[listed.service]

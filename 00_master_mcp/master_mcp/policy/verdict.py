@@ -56,3 +56,17 @@ class Verdict:
     execution_expires_s: float = 3600.0
     escalate_after_s: float | None = None
     escalate_to: str | None = None
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Under what an approval was asked for; it counts for no other."""
+
+    effect: Effect
+    quorum: int
+    group: str
+
+
+def terms_of(verdict: Verdict) -> Terms:
+    """The terms that a verdict sets."""
+    return Terms(verdict.effect, verdict.quorum, verdict.group)

@@ -11,7 +11,7 @@ from fleetkit.metrics import Metrics
 from fleetkit.risk import Risk
 from master_mcp.audit import Audit
 from master_mcp.catalog.tools import Catalog, CatalogTool
-from master_mcp.policy.verdict import Effect, Verdict
+from master_mcp.policy.verdict import Effect, Verdict, terms_of
 from master_mcp.proxy import held
 from master_mcp.proxy.answer import Message
 from master_mcp.proxy.content import Content
@@ -107,7 +107,11 @@ class Proxy:
         _refuse_if_denied(verdict, asked)
         if verdict.effect is Effect.allow or held.decides_itself(asked.tool):
             return await self._execute(asked, track, risk)
-        grant = await self._approvals.find(asked, risk, held.terms_of(verdict))
+        under = asked.call.under
+        if under is not None and under.covers(asked.tool.id, asked.args_hash, risk, terms_of(verdict)):
+            track.approval_id = under.approval_id
+            return await self._execute(asked, track, risk)
+        grant = await self._approvals.find(asked, risk, terms_of(verdict))
         if grant is not None:
             return await self._approved(asked, track, grant)
         plan += await self._preview(asked)

@@ -11,27 +11,13 @@ from fleetkit.governed import RISK_META
 from fleetkit.risk import Assessment, Risk, parse_risk
 from fleetkit.shapes import mapping
 from master_mcp.catalog.tools import CatalogTool
-from master_mcp.policy.verdict import Effect, Verdict
+from master_mcp.policy.verdict import Effect, Terms, Verdict, terms_of
 from master_mcp.proxy.answer import Message
 from master_mcp.proxy.request import Asked
 
 MAX_PREVIEW = 8_000  # characters of a dry run that a plan may hold
 MAX_FIELD = 300  # characters of a list or an object in it
 _DECIDE_THEMSELVES = {"master.approve", "master.deny", "master.redeemApproval"}
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Under what an approval was asked for; it counts for no other."""
-
-    effect: Effect
-    quorum: int
-    group: str
-
-
-def terms_of(verdict: Verdict) -> Terms:
-    """The terms that a verdict sets."""
-    return Terms(verdict.effect, verdict.quorum, verdict.group)
 
 
 @dataclass(frozen=True)

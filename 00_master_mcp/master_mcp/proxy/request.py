@@ -9,11 +9,34 @@ from fleetkit.errors import Invalid
 from fleetkit.risk import Risk
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import CatalogTool
-from master_mcp.policy.verdict import Question
+from master_mcp.policy.verdict import Effect, Question, Terms
 from master_mcp.proxy.answer import Message
 from master_mcp.proxy.upstream import Notify, ignore
 
 APPROVAL_STATE = "fleet-approval."  # how a `requestState` begins that the hub itself sealed
+
+
+@dataclass(frozen=True)
+class Under:
+    """What a person approved as a whole: these calls, as `(tool, hash of arguments)`, up to a risk, on these terms."""
+
+    approval_id: str
+    risk: Risk
+    terms: Terms
+    calls: frozenset[tuple[str, str]]
+
+    def covers(self, tool: str, args_hash: str, risk: Risk, wanted: Terms) -> bool:
+        """Whether that approval is as good as the one that this call would need."""
+        if (tool, args_hash) not in self.calls or not self.risk.covers(risk):
+            return False
+        if wanted.effect is Effect.confirm:
+            return True
+        same = self.terms.effect is Effect.approve and self.terms.group == wanted.group
+        return same and self.terms.quorum >= wanted.quorum
+
+
+def unnoticed() -> None:
+    """Nobody needs to know."""
 
 
 @dataclass(frozen=True)
@@ -24,7 +47,8 @@ class ToolCall:
     it); `on_notify` gets the spoke's notifications as they come. `param_headers` are the `Mcp-Param-*`
     headers a stateless client sent; None lets the hub make them. `approval` is the id of the approval
     that the call redeems. `within_s` is all the time that the call it is part of has left; `fresh` wants an
-    answer that no cache kept.
+    answer that no cache kept. `under` is what a person approved of the run it belongs to; `on_sent` is told before
+    its spoke can have got it.
     """
 
     name: str
@@ -38,6 +62,8 @@ class ToolCall:
     approval: str | None = None
     within_s: float | None = None
     fresh: bool = False
+    under: Under | None = None
+    on_sent: Callable[[], None] = unnoticed
 
     @property
     def resumes(self) -> bool:

@@ -44,6 +44,7 @@ class Sender:
             headers = headers_for(tool.definition.get("inputSchema", {}), asked.arguments)
 
         async def attempt(left_s: float) -> Message:
+            call.on_sent()
             return await upstream.ask(
                 "tools/call",
                 _params_for(asked, allowed, upstream.token, left_s),

@@ -124,6 +124,7 @@ approvals = sa.Table(
     sa.Column("claim", sa.String),
     sa.Column("result", sa.JSON(none_as_null=True)),
     sa.Column("note", sa.String),
+    sa.Column("form", sa.JSON(none_as_null=True)),
 )
 
 decisions = sa.Table(
@@ -136,6 +137,7 @@ decisions = sa.Table(
     sa.Column("reason", sa.String, nullable=False),
     sa.Column("channel", sa.String, nullable=False),
     sa.Column("at", sa.Float, nullable=False),
+    sa.Column("values", sa.JSON(none_as_null=True)),
 )
 
 breakers = sa.Table(  # those that are not closed

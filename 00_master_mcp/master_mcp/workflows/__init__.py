@@ -1,0 +1,1 @@
+"""Workflows: many calls as one durable run."""
