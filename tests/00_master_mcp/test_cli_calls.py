@@ -7,7 +7,7 @@ from pathlib import Path
 import processes
 import pytest
 from commands import Fleet
-from hubs import running_hub
+from hubs import OWN, running_hub
 from support import free_port
 
 
@@ -22,8 +22,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Generator[Fleet]:
 def test_status_shows_every_service_with_its_health(fleet: Fleet) -> None:
     done = fleet.run("status")
     assert done.code == 0
-    assert [line.split()[:3] for line in done.lines[1:4]] == [
-        ["master", "master", "healthy"],
+    assert [line.split()[:3] for line in done.lines[1:6]] == [
+        *([name, name, "healthy"] for name in OWN),
         ["linux_cli", "os.linux", "healthy"],
         ["cmdb", "cmdb", "healthy"],
     ]
@@ -32,7 +32,7 @@ def test_status_shows_every_service_with_its_health(fleet: Fleet) -> None:
 def test_status_as_json_is_what_the_hub_says(fleet: Fleet) -> None:
     found = fleet.run("status", "--json").data
     assert [(s["name"], s["breaker"]) for s in found["services"]] == [
-        ("master", "closed"),
+        *((name, "closed") for name in OWN),
         ("linux_cli", "closed"),
         ("cmdb", "closed"),
     ]
@@ -150,7 +150,7 @@ def test_an_argument_without_a_value_is_refused_with_the_parameters(fleet: Fleet
 def test_a_tool_s_error_is_one_line_and_exit_code_1(fleet: Fleet) -> None:
     done = fleet.run("call", "master.getServiceHealth", "service=nobody")
     assert (done.code, done.out) == (1, "")
-    assert done.err == "fleet: no service 'nobody': the fleet has master, linux_cli, cmdb\n"
+    assert done.err == "fleet: no service 'nobody': the fleet has master, orchestrator, workflows, linux_cli, cmdb\n"
 
 
 def test_a_tool_s_error_as_json_keeps_its_shape(fleet: Fleet) -> None:

@@ -5,6 +5,7 @@ import typer
 from master_mcp.cli import (
     approvals,
     audit,
+    backup,
     breaker,
     calls,
     config,
@@ -18,6 +19,7 @@ from master_mcp.cli import (
     servers,
     stdio,
     up,
+    workflow,
 )
 
 app = typer.Typer(
@@ -36,12 +38,15 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(audit.app, name="audit")
 app.add_typer(policy.app, name="policy")
 app.add_typer(approvals.app, name="approvals")
+app.add_typer(workflow.app, name="workflow")
 app.command()(logs.logs)
 app.add_typer(config.app, name="config")
 app.command()(new.new)
 app.command()(install.install)
 app.command()(stdio.stdio)
 app.command()(doctor.doctor)
+app.command()(backup.backup)
+app.command()(backup.restore)
 app.add_typer(breaker.app, name="breaker")
 app.add_typer(reveal.app, name="secrets")
 app.add_typer(servers.app, name="servers")

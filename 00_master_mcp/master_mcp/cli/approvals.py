@@ -46,15 +46,32 @@ def show_approval(approval_id: Id, as_json: AsJson = False, key_file: KeyFile = 
 
 
 @app.command()
-def approve(approval_id: Id, reason: Reason = "", as_json: AsJson = False, key_file: KeyFile = None) -> None:
-    """Let a held call run, once. Your own only where the rule asks for no more than a confirmation."""
-    _decide(approval_id, "approve", reason, as_json, key_file)
+def approve(
+    approval_id: Id,
+    reason: Reason = "",
+    value: Annotated[
+        list[str] | None, typer.Option("--value", metavar="KEY=VALUE", help="A field of its form; repeat for several.")
+    ] = None,
+    as_json: AsJson = False,
+    key_file: KeyFile = None,
+) -> None:
+    """Let a held call run, once. Your own only where the rule asks for no more than a confirmation.
+
+    Where it has a form, fill it in: --value until=22:00 --value hosts='["web1"]'
+    """
+    from master_mcp.cli.calls import read_arguments
+
+    said: dict[str, Any] = {"reason": reason}
+    if value:
+        form = _form(_ask("GET", f"/approvals/{_quoted(approval_id)}", key_file))
+        said["values"] = read_arguments(value, form.get("properties", {}))
+    _decide(approval_id, "approve", said, as_json, key_file)
 
 
 @app.command()
 def deny(approval_id: Id, reason: Reason = "", as_json: AsJson = False, key_file: KeyFile = None) -> None:
     """End a held call without running it."""
-    _decide(approval_id, "deny", reason, as_json, key_file)
+    _decide(approval_id, "deny", {"reason": reason}, as_json, key_file)
 
 
 @app.command()
@@ -72,10 +89,10 @@ def redeem(approval_id: Id, as_json: AsJson = False, key_file: KeyFile = None) -
         raise typer.Exit(1)
 
 
-def _decide(approval_id: str, word: str, reason: str, as_json: bool, key_file: Path | None) -> None:
+def _decide(approval_id: str, word: str, said: Mapping[str, Any], as_json: bool, key_file: Path | None) -> None:
     from master_mcp.cli import show
 
-    found = _ask("POST", f"/approvals/{_quoted(approval_id)}/{word}", key_file, {"reason": reason})
+    found = _ask("POST", f"/approvals/{_quoted(approval_id)}/{word}", key_file, said)
     if as_json:
         show.as_json(found)
     else:
@@ -114,8 +131,30 @@ def _print(found: Mapping[str, Any], as_json: bool) -> None:
         return
     times = {name: show.moment(found[name]) for name in found if name.endswith("_at")}
     facts = {**found, **times, "decisions": [{**one, "at": show.moment(one["at"])} for one in found["decisions"]]}
-    for_machines = ("schema_hash", "args_hash", "requester_id")
+    for_machines = ("schema_hash", "args_hash", "requester_id", "form")
     show.structure({n: value for n, value in facts.items() if value not in (None, "", []) and n not in for_machines})
+    if found.get("form"):
+        _print_form(found)
+
+
+def _print_form(found: Mapping[str, Any]) -> None:
+    """The fields that who approves fills in, and how."""
+    from master_mcp.cli import show
+    from master_mcp.cli.calls import parameters
+
+    fields = _form(found)
+    show.line("form:")
+    show.table(("field", "type", "default", "description"), parameters(fields))
+    if found["status"] == "pending":
+        said = " ".join(f"--value {name}=..." for name in fields.get("required", ()))
+        show.say(f"To approve it: fleet approvals approve {found['id']} {said}".rstrip())
+
+
+def _form(found: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The form of an approval as JSON Schema."""
+    from master_mcp.approvals.forms import schema_of
+
+    return schema_of(found.get("form") or {})
 
 
 def _row(one: Mapping[str, Any]) -> tuple[object, ...]:

@@ -60,12 +60,7 @@ def describe(tool: str, as_json: AsJson = False, key_file: KeyFile = None) -> No
         return
     show.structure({"tool": _id(found), "name on the wire": found["name"], "risk": _risk(found)})
     show.line(f"\n{str(found.get('description', '')).strip()}\n")
-    schema = found.get("inputSchema", {})
-    required = schema.get("required", [])
-    rows = [
-        (name, _kind(part), "required" if name in required else json.dumps(part.get("default")), _words(part))
-        for name, part in schema.get("properties", {}).items()
-    ]
+    rows = parameters(found.get("inputSchema", {}))
     if rows:
         show.table(("parameter", "type", "default", "description"), rows)
 
@@ -134,11 +129,21 @@ def read_arguments(pairs: list[str], properties: Mapping[str, Any]) -> dict[str,
         key, equals, value = pair.partition("=")
         if not equals:
             raise Invalid(f"{pair!r} is not KEY=VALUE; this tool takes {', '.join(properties) or 'no arguments'}")
-        found[key] = value if _kind(properties.get(key, {})) in {"string", "path"} else _json_or_text(value)
+        found[key] = value if _kind(properties.get(key, {})) in {"string", "path"} else json_or_text(value)
     return found
 
 
-def _json_or_text(value: str) -> Any:
+def parameters(schema: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Each property of an object's schema: name, type, `required` or its default, description."""
+    required = schema.get("required", [])
+    return [
+        (name, _kind(part), "required" if name in required else json.dumps(part.get("default")), _words(part))
+        for name, part in schema.get("properties", {}).items()
+    ]
+
+
+def json_or_text(value: str) -> Any:
+    """A word as the JSON that it is, else as the text."""
     try:
         return json.loads(value)
     except ValueError:

@@ -4,11 +4,14 @@ import os
 import pwd
 from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fleetkit.settings import FleetSettings
 
 
 @contextmanager
-def recorded(action: str, **detail: object) -> Generator[dict[str, Any]]:
+def recorded(action: str, config: "FleetSettings | None" = None, /, **detail: object) -> Generator[dict[str, Any]]:
     """An audit row before the block and one after it; the block may add to the latter's detail.
 
     Raises Unavailable, before the block runs, when the audit cannot be written.
@@ -17,7 +20,7 @@ def recorded(action: str, **detail: object) -> Generator[dict[str, Any]]:
     from master_mcp.audit import open_audit
     from master_mcp.store import open_hub_store
 
-    config = settings.load()
+    config = config or settings.load()
     store = open_hub_store(config)
     try:
         audit = open_audit(store, config)

@@ -19,6 +19,8 @@ COLOURS = {
     "closed": "green", "half_open": "yellow", "open": "red",
     "ok": "green", "warning": "yellow", "error": "red", "live": "green", "revoked": "red", "expired": "red",
     "pending": "yellow", "approved": "green", "executed": "green", "denied": "red", "failed": "red", "in_doubt": "red",
+    "queued": "blue", "running": "cyan", "waiting": "yellow", "completed": "green", "skipped": "bright_black",
+    "cancelled": "red",
 }  # fmt: skip
 PIPED_WIDTH = 240  # a pipe has no width: a table there must not cut what is searched for
 

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import time
 from collections.abc import Callable, Generator, Mapping
 from http import HTTPStatus
 from importlib.metadata import version
@@ -115,16 +116,51 @@ class Hub:
 
     def rest(self, method: str, path: str, body: bytes | None = None) -> dict[str, Any]:
         """The JSON object of one REST request; raises the FleetError that the hub answered with."""
+        return _object(self._read(method, path, body))
+
+    def text(self, path: str) -> str:
+        """The text of one REST resource; raises the FleetError that the hub answered with."""
+        return self._read("GET", path).decode()
+
+    def events(self, path: str, until: float | None = None) -> Generator[Message]:
+        """Every JSON object of a stream of events as it comes, until it ends or `until` (by the monotonic clock).
+
+        Raises the FleetError that the hub answered with, Unavailable when it breaks off.
+        """
+        link = self.connect()
+        wire = link.sock
+        try:
+            response = self.send(link, "GET", path, headers={"Accept": "text/event-stream"})
+            if response.status != HTTPStatus.OK:
+                raise _refusal(response.status, response.read())
+            found = _events(response)
+            while True:
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    return
+                wire.settimeout(left)
+                message = next(found, None)
+                if message is None:
+                    return
+                yield message
+        except TimeoutError:
+            return
+        except (OSError, http.client.HTTPException) as error:
+            raise Unavailable(f"the hub at {self.url} broke off: see `fleet logs`") from error
+        finally:
+            link.close()
+
+    def _read(self, method: str, path: str, body: bytes | None = None) -> bytes:
         link = self.connect()
         try:
             response = self.send(link, method, path, body)
-            content = _object(response.read())
+            content = response.read()
         except (OSError, http.client.HTTPException) as error:
             raise Unavailable("the hub broke off: see `fleet logs`; the outcome is unknown") from error
         finally:
             link.close()
         if response.status != HTTPStatus.OK:
-            raise as_error(content, f"the hub answered HTTP {response.status}: is another program on this port?")
+            raise _refusal(response.status, content)
         return content
 
     def tools(self) -> list[dict[str, Any]]:
@@ -169,7 +205,7 @@ def messages(response: http.client.HTTPResponse) -> Generator[Message]:
     if "jsonrpc" in content:
         yield content
     elif response.status >= HTTPStatus.BAD_REQUEST:
-        raise as_error(content, f"the hub answered HTTP {response.status}: is another program on this port?")
+        raise _refusal(response.status, content)
 
 
 def _events(response: http.client.HTTPResponse) -> Generator[Message]:
@@ -189,6 +225,11 @@ def _object(raw: bytes) -> Message:
     except ValueError:
         return {}
     return dict(mapping(found))
+
+
+def _refusal(status: int, content: bytes | Mapping[str, Any]) -> FleetError:
+    said = _object(content) if isinstance(content, bytes) else content
+    return as_error(said, f"the hub answered HTTP {status}: is another program on this port?")
 
 
 def _result(answer: Mapping[str, Any]) -> dict[str, Any]:
