@@ -14,7 +14,7 @@ CHANNEL = "mcp"
 
 
 class Said(BaseModel):
-    """What one person decided; `at` is seconds since the epoch."""
+    """What one person decided, and filled in where there is a form; `at` is seconds since the epoch."""
 
     decider_id: str
     decider_name: str
@@ -22,13 +22,15 @@ class Said(BaseModel):
     reason: str
     channel: str
     at: float
+    values: dict[str, Any] | None
 
 
 class HeldCall(BaseModel):
     """A call that was held. Times are seconds since the epoch; arguments are kept only until it ends.
 
     `quorum` members of `group` decide (with confirm one, or the person at the requesting client); `approvals` counts
-    those that approved. `result` is what it answered once it ran, `note` why it ended otherwise.
+    those that approved. `form` is the JSON Schema of what who approves fills in. `result` is what it answered once it
+    ran, `note` why it ended otherwise.
     """
 
     id: str
@@ -58,6 +60,7 @@ class HeldCall(BaseModel):
     ended_at: float | None
     result: dict[str, Any] | None
     note: str | None
+    form: dict[str, Any] | None
 
 
 class Redeemed(HeldCall):
@@ -91,9 +94,15 @@ def add(spoke: Spoke, approvals: Approvals) -> Spoke:
         return HeldCall.model_validate(await approvals.get(caller(), id))
 
     @spoke.tool(risk=Risk.change)
-    async def approve(id: str, reason: str = "") -> HeldCall:
-        """Approve another's held call, as a member of the group that decides it. Never your own."""
-        decided = await approvals.decide(caller(), id, approve=True, reason=reason, channel=CHANNEL)
+    async def approve(id: str, reason: str = "", values: dict[str, Any] | None = None) -> HeldCall:
+        """Approve another's held call, as a member of the group that decides it. Never your own.
+
+        Args:
+            id: the approval.
+            reason: why.
+            values: what its `form` asks for.
+        """
+        decided = await approvals.decide(caller(), id, approve=True, reason=reason, channel=CHANNEL, values=values)
         return HeldCall.model_validate(decided)
 
     @spoke.tool(risk=Risk.change)

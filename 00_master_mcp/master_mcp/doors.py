@@ -25,6 +25,7 @@ from master_mcp.rest.cors import Cors
 from master_mcp.rest.internal import Internal
 from master_mcp.status import Fleet
 from master_mcp.web import Web
+from master_mcp.workflows.room import Workflows
 
 
 def open_doors(
@@ -41,6 +42,7 @@ def open_doors(
     metrics: Metrics,
     policy: Policy,
     approvals: Approvals,
+    workflows: Workflows,
     gate: Gate,
 ) -> Web:
     """The hub's ASGI app."""
@@ -49,6 +51,7 @@ def open_doors(
     mcp = mcp_routes(methods, catalog.news, Sealer(ring, hub.session_ttl_s), hub.max_request_bytes)
     internal = Internal(config.spokes, ring, keys, proxy, lambda name: fleet.members[name].url)
     own = {GRANT_PATH: internal.grant, CALL_PATH: internal.call}  # these check a service token themselves
+    lockout = Lockout(hub.lockout)
     rest = gateway.build(
         config,
         fleet=fleet,
@@ -60,7 +63,9 @@ def open_doors(
         metrics=metrics,
         policy=policy,
         approvals=approvals,
+        workflows=workflows,
+        lockout=lockout,
         draining=lambda: gate.closed,
     )
     guard = Guard(hub.host, hub.allowed_hosts, hub.allowed_origins)
-    return Web(guard, Cors(hub.allowed_origins), keys, Lockout(hub.lockout), own, mcp, rest)
+    return Web(guard, Cors(hub.allowed_origins), keys, lockout, own, mcp, rest)

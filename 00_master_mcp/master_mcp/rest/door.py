@@ -65,21 +65,16 @@ class Rest:
         self, route: Route, place: Place, exchange: Exchange, caller: Caller | None, correlation_id: str
     ) -> None:
         query = _query(route.query, exchange.query) if route.query else None
-        body = await self._body(route.body, exchange) if route.body else None
-        request = Request(exchange, place.path, correlation_id, caller, query, body)
-        if route.calls:
+        body, raw = await self._body(route.body, exchange, route.max_bytes) if route.body else (None, b"")
+        request = Request(exchange, place.path, correlation_id, caller, query, body, raw)
+        if route.calls or route.streams:
             await exchange.attached(_respond(route, request))
         else:
             await _respond(route, request)
 
-    async def _body(self, kind: type[BaseModel], exchange: Exchange) -> BaseModel:
-        try:
-            async with asyncio.timeout(self._body_within_s):
-                raw = await exchange.body(self._limit)
-        except TimeoutError as error:
-            raise SlowBody(f"the body did not come within {self._body_within_s:g} s: send it in one go") from error
-        except OverBudget as error:
-            raise TooLarge(error.message) from error
+    async def _body(self, kind: type[BaseModel], exchange: Exchange, max_bytes: int | None) -> tuple[BaseModel, bytes]:
+        """The body as a model, and as it came."""
+        raw = await self._raw(exchange, max_bytes)
         declared = exchange.headers.get("content-type", JSON).partition(";")[0].strip().lower()
         if raw and declared != JSON:
             raise WrongKind(f"the body is declared as {declared}: send JSON as {JSON}")
@@ -87,7 +82,16 @@ class Rest:
             found: object = orjson.loads(raw or b"{}")
         except orjson.JSONDecodeError as error:
             raise Malformed(f"the body is not JSON: {error}") from error
-        return _checked(kind, found, "the body")
+        return _checked(kind, found, "the body"), raw
+
+    async def _raw(self, exchange: Exchange, max_bytes: int | None) -> bytes:
+        try:
+            async with asyncio.timeout(self._body_within_s):
+                return await exchange.body(min(max_bytes or self._limit, self._limit))
+        except TimeoutError as error:
+            raise SlowBody(f"the body did not come within {self._body_within_s:g} s: send it in one go") from error
+        except OverBudget as error:
+            raise TooLarge(f"more than {max_bytes} bytes: send less" if max_bytes else error.message) from error
 
     async def _openapi(self, _request: Request) -> Answer:
         return Reply(self._document)

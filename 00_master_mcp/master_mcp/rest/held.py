@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from master_mcp.approvals.record import State
 from master_mcp.approvals.room import MAX_LISTED, Approvals
-from master_mcp.rest.route import Answer, Query, Request, Route, Shape
+from master_mcp.rest.route import Answer, JsonObject, Query, Request, Route, Shape
 
 CHANNEL = "rest"
 _ID = {"id": "The approval_id of a held call."}
@@ -42,6 +42,12 @@ class Decision(Shape):
     reason: str = Field(default="", max_length=2000)
 
 
+class Approving(Decision):
+    """Why, and what was filled in where the approval has a `form`."""
+
+    values: JsonObject | None = None
+
+
 class Redemption(Shape):
     """Nothing needs to be said."""
 
@@ -61,7 +67,7 @@ class ApprovalDesk:
             ),
             Route("GET", "/approvals/{id}", self._get, "Show a held call.", tag, Approval, path_doc=_ID),
             Route(
-                "POST", "/approvals/{id}/approve", self._approve, "Approve a held call.", tag, Approval, Decision,
+                "POST", "/approvals/{id}/approve", self._approve, "Approve a held call.", tag, Approval, Approving,
                 path_doc=_ID,
             ),
             Route(
@@ -82,15 +88,17 @@ class ApprovalDesk:
         return _view(await self._room.get(request.caller, request.path["id"]))
 
     async def _approve(self, request: Request) -> Answer:
-        return await self._decide(request, approve=True)
+        said = request.read_body(Approving)
+        found = await self._room.decide(
+            request.caller, request.path["id"], approve=True, reason=said.reason, channel=CHANNEL, values=said.values
+        )
+        return _view(found)
 
     async def _deny(self, request: Request) -> Answer:
-        return await self._decide(request, approve=False)
-
-    async def _decide(self, request: Request, *, approve: bool) -> Answer:
         reason = request.read_body(Decision).reason
-        approval_id = request.path["id"]
-        found = await self._room.decide(request.caller, approval_id, approve=approve, reason=reason, channel=CHANNEL)
+        found = await self._room.decide(
+            request.caller, request.path["id"], approve=False, reason=reason, channel=CHANNEL
+        )
         return _view(found)
 
     async def _redeem(self, request: Request) -> Answer:

@@ -35,7 +35,7 @@ class Access(StrEnum):
 
 @dataclass(frozen=True)
 class Request:
-    """One request, checked: `path` holds the template's parameters. `caller` is None on open routes."""
+    """One request, checked: `path` holds the template's parameters, `raw` the bytes that `body` was read from."""
 
     exchange: Exchange
     path: Mapping[str, str]
@@ -43,6 +43,7 @@ class Request:
     known: Caller | None
     query: BaseModel | None = None
     body: BaseModel | None = None
+    raw: bytes = b""
 
     @property
     def caller(self) -> Caller:
@@ -80,7 +81,8 @@ class Route:
     """One method on one path template, such as `/keys/{id}/revoke`.
 
     `answer` is the model of a good answer, or its content types where it is no JSON. `calls` marks a route
-    that runs a tool: it is cancelled when the client goes away, and can answer 202.
+    that runs a tool: it is cancelled when the client goes away, and can answer 202. `streams` marks one that tells
+    news until the client goes away. `max_bytes` is for bodies that have to be smaller than elsewhere.
     """
 
     method: str
@@ -95,6 +97,8 @@ class Route:
     status: int = 200
     also: Mapping[int, str] = field(default_factory=dict[int, str])  # further statuses with the same answer
     calls: bool = False
+    streams: bool = False
+    max_bytes: int | None = None
     path_doc: Mapping[str, str] = field(default_factory=dict[str, str])
 
 

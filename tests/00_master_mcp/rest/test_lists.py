@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import spoken
 from gateways import ODD_TOOLS, Gateway, odd
-from hubs import listening, rows, running_hub, settle
+from hubs import OWN, listening, rows, running_hub, settle
 from prometheus_client.parser import text_string_to_metric_families
 from support import free_port
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 def own(hub: Gateway) -> int:
     """How many tools the hub itself has."""
-    return len(hub.hub.hub.catalog.of("master"))
+    return sum(len(hub.hub.hub.catalog.of(name)) for name in OWN)
 
 
 async def test_the_root_says_what_this_is_and_every_link_leads_somewhere(hub: Gateway):
@@ -35,7 +35,7 @@ async def test_status_tells_each_service_and_since_when(hub: Gateway):
     status = (await hub.get("/mcp/status")).body
     assert (status["name"], status["status"], status["tools"]) == ("mcp-fleet", "ok", own(hub) + len(ODD_TOOLS))
     assert [(one["name"], one["namespace"], one["health"]) for one in status["services"]] == [
-        ("master", "master", "healthy"),
+        *((name, name, "healthy") for name in OWN),
         ("odd", "os.odd", "healthy"),
     ]
     assert status["uptime_s"] > 0
@@ -47,13 +47,13 @@ async def test_a_service_that_is_down_degrades_the_status_with_its_reason(tmp_pa
         await settle(running, "odd")
         hub = Gateway(running)
         assert (await hub.get("/mcp/status")).body["status"] == "degraded"
-        found = (await hub.get("/mcp/servers")).body["servers"][1]
+        found = (await hub.get("/mcp/servers")).body["servers"][-1]
         assert (found["health"], "cannot be reached" in found["reason"]) == ("unavailable", True)
-        plugin = (await hub.get("/plugins")).body["plugins"][1]
+        plugin = (await hub.get("/plugins")).body["plugins"][-1]
         assert (plugin["status"], "cannot be reached" in plugin["error"]) == ("error", True)
         probed = (await hub.get("/diagnostics/connection")).body
         assert probed["status"] == "degraded"
-        assert (probed["services"][1]["reachable"], probed["services"][1]["latency_ms"]) == (False, None)
+        assert (probed["services"][-1]["reachable"], probed["services"][-1]["latency_ms"]) == (False, None)
         ready = await hub.get("/ready", key="")
         assert (ready.status, list(ready.body["problems"])) == (503, ["odd"])
 
@@ -61,7 +61,7 @@ async def test_a_service_that_is_down_degrades_the_status_with_its_reason(tmp_pa
 async def test_a_spoke_that_could_not_start_is_listed_with_its_problem(tmp_path: Path):
     async with running_hub(tmp_path, {"ghost": {"number": 77, "namespace": "ghost"}}) as running:
         hub = Gateway(running)
-        probed = (await hub.get("/diagnostics/connection")).body["services"][1]
+        probed = (await hub.get("/diagnostics/connection")).body["services"][-1]
         assert (probed["name"], probed["reachable"]) == ("ghost", False)
         assert "fleet install ghost" in probed["reason"]
         reloaded = await hub.post("/mcp/servers/ghost/reload")
@@ -95,7 +95,7 @@ async def test_a_server_of_elsewhere_counts_as_external(tmp_path: Path):
         found = (await hub.get("/mcp/tools")).body
         assert (found["local_tools"], found["external_tools"]) == (own(hub), len(ODD_TOOLS))
         kinds = [plugin["kind"] for plugin in (await Gateway(running).get("/plugins")).body["plugins"]]
-        assert kinds == ["spoke", "external"]
+        assert kinds == [*("spoke" for _ in OWN), "external"]
 
 
 @pytest.mark.parametrize("name", ["odd", "os.odd"])
@@ -107,7 +107,10 @@ async def test_the_tools_of_one_server_are_its_own(hub: Gateway, name: str):
 @pytest.mark.parametrize(("method", "path"), [("GET", "/mcp/servers/nope/tools"), ("POST", "/mcp/servers/nope/reload")])
 async def test_an_unknown_server_is_told_which_there_are(hub: Gateway, method: str, path: str):
     missing = await hub.send(method, path)
-    assert (missing.status, missing.body["message"]) == (404, "no server 'nope': the fleet has master, odd")
+    assert (missing.status, missing.body["message"]) == (
+        404,
+        f"no server 'nope': the fleet has {', '.join((*OWN, 'odd'))}",
+    )
 
 
 @pytest.mark.parametrize("path", ["/mcp/servers/odd/reload", "/plugins/reload"])
@@ -126,15 +129,15 @@ async def test_a_reload_asks_the_server_for_its_tools_now(tmp_path: Path, path: 
 
 async def test_plugins_tell_what_each_can_do(hub: Gateway):
     found = (await hub.get("/plugins")).body
-    assert (found["total"], found["plugins"][1]["status"]) == (2, "active")
-    assert "os.odd.look" in found["plugins"][1]["capabilities"]
-    assert found["plugins"][1]["tool_count"] == len(ODD_TOOLS)
+    assert (found["total"], found["plugins"][-1]["status"]) == (len(OWN) + 1, "active")
+    assert "os.odd.look" in found["plugins"][-1]["capabilities"]
+    assert found["plugins"][-1]["tool_count"] == len(ODD_TOOLS)
 
 
 async def test_connections_are_tried_now_and_timed(hub: Gateway):
     found = (await hub.get("/diagnostics/connection")).body
     assert found["status"] == "ok"
-    assert [(one["name"], one["reachable"]) for one in found["services"]] == [("master", True), ("odd", True)]
+    assert {one["name"]: one["reachable"] for one in found["services"]} == dict.fromkeys((*OWN, "odd"), True)
     assert all(one["latency_ms"] > 0 for one in [*found["services"], found["database"]])
     assert found["database"]["name"] == "sqlite"
 
@@ -143,7 +146,7 @@ async def test_a_service_that_does_not_answer_is_given_up(hub: Gateway, monkeypa
     upstream = hub.hub.hub.fleet.members["odd"].upstream
     monkeypatch.setattr(diagnostics, "PROBE_WITHIN_S", 0.2)
     monkeypatch.setattr(upstream, "alive", asyncio.Event().wait)  # one that really hangs is found by its watcher first
-    found = (await hub.get("/diagnostics/connection")).body["services"][1]
+    found = (await hub.get("/diagnostics/connection")).body["services"][-1]
     assert (found["reachable"], found["reason"]) == (False, "no answer within 0.2 s")
 
 
