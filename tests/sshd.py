@@ -3,7 +3,7 @@
 import getpass
 import os
 import subprocess
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,8 +36,11 @@ class Sshd:
 
 
 @contextmanager
-def sshd(folder: Path, *, sftp: bool = True) -> Generator[Sshd]:
-    """An sshd with its keys in `folder`; gone, with its sessions' listener, at the end of the block."""
+def sshd(folder: Path, *, sftp: bool = True, within: Sequence[str | Path] = ()) -> Generator[Sshd]:
+    """An sshd with its keys in `folder`; gone, with its sessions' listener, at the end of the block.
+
+    `within` is the command that starts it, when it is to live in surroundings of its own.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     host_key, client_key = _new_key(folder / "host_key"), _new_key(folder / "client_key")
     port = free_port()
@@ -58,7 +61,7 @@ PidFile none
     )
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
-    server = subprocess.Popen([PROGRAM, "-D", "-e", "-f", config], stderr=subprocess.PIPE, text=True)
+    server = subprocess.Popen([*within, PROGRAM, "-D", "-e", "-f", config], stderr=subprocess.PIPE, text=True)
     try:
         _wait_until_listening(server)
         public = Path(f"{host_key}.pub").read_text().rsplit(" ", 1)[0]

@@ -265,6 +265,36 @@ async def test_what_untrusted_content_asks_for_is_never_done_alone(
     assert verdict.effect is effect
 
 
+@pytest.mark.parametrize(
+    ("change", "effect"),
+    [
+        ({}, ALLOW),
+        ({"door": "mcp"}, CONFIRM),
+        ({"when": ".arguments.id == 8"}, CONFIRM),
+        ({"when": "input"}, CONFIRM),
+        ({"tools": "os.x"}, CONFIRM),
+    ],
+    ids=["it-decides", "another-door", "other-arguments", "a-condition-that-cannot-be-judged", "another-tool"],
+)
+async def test_a_rule_may_let_untrusted_content_through_for_exactly_what_it_is_about(
+    tmp_path: Path, change: dict[str, Any], effect: Effect
+) -> None:
+    narrow: dict[str, Any] = {
+        "tools": "cmdb.deleteCi",
+        "door": "workflow",
+        "when": ".arguments.id == 7",
+        "untrusted": True,
+    }
+    rules = [rule("allow", **narrow | change), rule("allow", "rest")]
+    question = ask(OPERATOR, "change", {"id": 7}, door="workflow", tainted=True)
+    assert (await verdict_of(tmp_path, rules, question)).effect is effect
+
+
+async def test_a_rule_for_untrusted_content_gives_no_key_more_than_its_scopes(tmp_path: Path) -> None:
+    rules = [rule("allow", tools="cmdb.deleteCi", untrusted=True)]
+    assert (await verdict_of(tmp_path, rules, ask(CHANGER, "destroy", tainted=True))).effect is APPROVE
+
+
 async def test_a_taint_says_so_and_does_not_stick_to_the_next_call(tmp_path: Path) -> None:
     async with loaded(write(tmp_path, mine=[rule("allow")])) as policy:
         tainted = await policy.decide(ask(AGENT, "change", tainted=True))

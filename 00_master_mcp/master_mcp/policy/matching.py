@@ -95,7 +95,7 @@ def _any(globs: tuple[str, ...], value: str) -> bool:
 
 def strictest(verdicts: Iterable[Verdict]) -> Verdict:
     """The strictest, of equal ones the first; more approvers are stricter."""
-    return max(verdicts, key=lambda verdict: (verdict.effect.rank, verdict.quorum))
+    return max(verdicts, key=lambda verdict: (verdict.effect.rank, verdict.quorum, not verdict.untrusted))
 
 
 def capped(verdict: Verdict, question: Question) -> Verdict:
@@ -112,8 +112,8 @@ def capped(verdict: Verdict, question: Question) -> Verdict:
 
 
 def confirmed(verdict: Verdict, question: Question) -> Verdict:
-    """What untrusted content asked for is never done alone."""
-    if not question.tainted or question.risk is Risk.read or verdict.effect is not Effect.allow:
+    """What untrusted content asked for is never done alone, but where a rule says so."""
+    if not question.tainted or question.risk is Risk.read or verdict.effect is not Effect.allow or verdict.untrusted:
         return verdict
     reason = "its arguments come from untrusted content, so a person has to confirm it"
     return replace(verdict, effect=Effect.confirm, rule=TAINT, reason=reason)

@@ -81,6 +81,7 @@ class Rule(Strict):
     when: str | None = Field(default=None, min_length=1, description="jq over {arguments, caller, tool, risk}")
     answer: str | None = Field(default=None, description="allow, confirm, approve(n, group) or deny")
     reason: str = Field(default="", description="what the caller is told")
+    untrusted: bool = Field(default=False, description="allow it also with arguments from untrusted content")
     execute_on_approval: bool = False
     approval_expires: Span = None
     execution_expires: Span = None
@@ -99,7 +100,10 @@ class Rule(Strict):
             )
         if any(rate.burst is not None for rate in self.quotas):
             raise ValueError("a quota has no burst: write it under limits")
-        self._check_answer(parsed(self.answer) if self.answer is not None else None)
+        answer = parsed(self.answer) if self.answer is not None else None
+        self._check_answer(answer)
+        if self.untrusted and (answer is None or answer[0] is not Effect.allow or not _names_tools(self.tools)):
+            raise ValueError("untrusted goes with answer allow and tools that are named in full")
         return self
 
     def _check_answer(self, answer: tuple[Effect, int, str] | None) -> None:
@@ -111,6 +115,10 @@ class Rule(Strict):
             raise ValueError("escalate_after and escalate_to belong together: when, and to which group")
         if AGENTS in (self.escalate_to, answer[2] if answer else None):
             raise ValueError(f"an agent never approves: name a group of operators instead of {AGENTS}")
+
+
+def _names_tools(tools: Globs | None) -> bool:
+    return tools is not None and not any(sign in tool for tool in tools for sign in "*?[")
 
 
 def parsed(answer: str) -> tuple[Effect, int, str]:
@@ -154,6 +162,7 @@ class Placed:
             group,
             self.rule.execute_on_approval,
             escalate_to=self.rule.escalate_to,
+            untrusted=self.rule.untrusted,
             **{name: value for name, value in options.items() if value is not None},
         )
 

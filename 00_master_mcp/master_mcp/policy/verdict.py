@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fleetkit.risk import Risk
 from master_mcp.auth.caller import Caller
-from master_mcp.catalog.tools import CatalogTool
+
+if TYPE_CHECKING:
+    from master_mcp.catalog.tools import CatalogTool  # loads the protocol, which reading a definition does without
 
 OPERATORS = "operators"
 
@@ -31,7 +33,7 @@ class Question:
     """One call as a policy sees it. `risk` is the one that is asked about, not the tool's highest."""
 
     caller: Caller
-    tool: CatalogTool
+    tool: "CatalogTool"
     risk: Risk
     arguments: Mapping[str, Any]
     door: str = "mcp"
@@ -43,7 +45,8 @@ class Verdict:
     """The answer: `rule` names what decided (`<file>: <rule>`), the rest holds for confirm and approve.
 
     `confirm` is decided by the person at the requesting client or any operator, `approve` by `quorum` members of
-    `group`, never by the requester. Times are in seconds.
+    `group`, never by the requester. Times are in seconds. `untrusted`: it also holds for arguments that come from
+    untrusted content.
     """
 
     effect: Effect
@@ -56,6 +59,7 @@ class Verdict:
     execution_expires_s: float = 3600.0
     escalate_after_s: float | None = None
     escalate_to: str | None = None
+    untrusted: bool = False
 
 
 @dataclass(frozen=True)

@@ -59,6 +59,12 @@ class Dialer:
             assert connection is not None
             yield connection
 
+    async def value(self, name: str, reference: str, argument: str) -> str:
+        """The secret for that host behind a reference that fills `argument`; raises what a Resolver does."""
+        host = self._hosts.one(name)
+        where = f"ssh://{host.address}:{host.port}"
+        return await self._resolver.resolve(reference, argument=argument, destination=where)
+
     async def _dial(
         self, name: str, credential: str | None, through: asyncssh.SSHClientConnection | None
     ) -> asyncssh.SSHClientConnection:
@@ -86,10 +92,7 @@ class Dialer:
 
     async def _login(self, name: str, host: Host, credential: str | None) -> Login:
         reference = credential or host.credential
-        value = None
-        if reference is not None:
-            where = f"ssh://{host.address}:{host.port}"
-            value = await self._resolver.resolve(reference, argument="credential", destination=where)
+        value = None if reference is None else await self.value(name, reference, "credential")
         keys: list[asyncssh.SSHKey] = []
         if value is not None and value.lstrip().startswith("-----BEGIN"):
             keys, value = [_import_key(name, value)], None

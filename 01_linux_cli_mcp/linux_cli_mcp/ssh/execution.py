@@ -9,12 +9,13 @@ import re
 import secrets
 import shlex
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Protocol
 
 import asyncssh
 
-from fleetkit import Unavailable
+from fleetkit import Invalid, Unavailable
 from linux_cli_mcp.ssh.capture import Capture, Keep
 from linux_cli_mcp.ssh.models import Output
 
@@ -23,6 +24,8 @@ CHUNK = 64 * 1024
 
 # In the background, so that setsid never forks away from the process we wait for (also with busybox).
 _WRAP = """setsid sh -c 'echo "$1 $$"; exec "${SHELL:-/bin/sh}" -c "$2"' fleet "$1" "$2" & wait $!"""
+# Values come over standard input: no list of processes shows them. `cat` ends where we end it.
+_WRAP_WITH_VALUES = f'eval "$(cat)"; {_WRAP}'
 # Spelled as POSIX has it: dash knows no `kill -TERM -- -1`.
 _KILL = """kill -s TERM -- "-$1" 2>/dev/null
 for i in 1 2 3 4 5 6 7 8 9 10; do kill -s 0 -- "-$1" 2>/dev/null || exit 0; sleep 0.1; done
@@ -48,14 +51,13 @@ class Remote:
         self.stdout = Capture(keep, "stdout")
         self.stderr = Capture(keep, "stderr")
 
-    async def run(self, command: str) -> Output:
-        """Run to the end. However this is left early, nothing of the command keeps running there.
+    async def run(self, command: str, values: Mapping[str, str] | None = None) -> Output:
+        """Run to the end, with `values` in its environment. Left early, nothing of it keeps running there.
 
         Raises Unavailable when the connection breaks: then what the command did is unknown.
         """
         started = time.monotonic()
-        line = shlex.join(["sh", "-c", _WRAP, "fleet", self._mark, command])
-        creating = asyncio.ensure_future(self._connection.create_process(line, encoding=None, stdin=asyncssh.DEVNULL))
+        creating = asyncio.ensure_future(self._create(command, values or {}))
         try:
             process = await asyncio.shield(creating)
             await asyncio.gather(self._read_output(process.stdout), self._read_errors(process.stderr))
@@ -69,6 +71,13 @@ class Remote:
             self.stdout.close()
             self.stderr.close()
         return self._output(process.exit_status, started)
+
+    async def _create(self, command: str, values: Mapping[str, str]) -> "asyncssh.SSHClientProcess[bytes]":
+        wrap = _WRAP_WITH_VALUES if values else _WRAP
+        line = shlex.join(["sh", "-c", wrap, "fleet", self._mark, command])
+        if not values:
+            return await self._connection.create_process(line, encoding=None, stdin=asyncssh.DEVNULL)
+        return await self._connection.create_process(line, encoding=None, input=_exports(values))
 
     async def _read_output(self, stream: Reader) -> None:
         """Everything behind the line that says the group; a greeting of the login shell comes before it."""
@@ -112,3 +121,11 @@ class Remote:
             bytes_total=self.stdout.total + self.stderr.total,
             duration_ms=int((time.monotonic() - started) * 1000),
         )
+
+
+def _exports(values: Mapping[str, str]) -> bytes:
+    """Shell lines that put values into the environment; raises Invalid for a value that it cannot hold."""
+    unfit = [name for name, value in values.items() if "\0" in value]
+    if unfit:
+        raise Invalid(f"the value of {', '.join(unfit)} has a null byte, which no environment can hold")
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items()).encode()

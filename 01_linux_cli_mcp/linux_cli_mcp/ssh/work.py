@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 import asyncssh
@@ -50,17 +50,20 @@ class Work:
             os=lines[1],
         )
 
-    async def run(self, target: str, command: str) -> RemoteResults:
-        """Run on a host, raising what fails; or on every host of a tag, each answering for itself."""
+    async def run(self, target: str, command: str, secrets: Mapping[str, str]) -> RemoteResults:
+        """Run on a host, raising what fails; or on every host of a tag, each answering for itself.
+
+        `secrets` are variables of the command by reference.
+        """
         names = self._linux.hosts.select(target)
         if not target.startswith(TAG):
-            return _count([_result(target, await self._run_one(target, command))])
+            return _count([_result(target, await self._run_one(target, command, secrets))])
         gate = asyncio.Semaphore(self._linux.options.max_parallel_hosts)
 
         async def one(name: str) -> HostResult:
             async with gate:
                 try:
-                    return _result(name, await self._run_one(name, command))
+                    return _result(name, await self._run_one(name, command, secrets))
                 except FleetError as error:
                     return HostResult(host=name, ok=False, problem=Problem(code=error.code, message=error.message))
 
@@ -82,9 +85,13 @@ class Work:
             finally:
                 sftp.exit()
 
-    async def _run_one(self, name: str, command: str) -> Output:
+    async def _run_one(self, name: str, command: str, secrets: Mapping[str, str]) -> Output:
         async with self._connected(name) as connection:
-            return await Remote(connection, self._keep(name)).run(command)
+            values = {
+                variable: await self._dialer.value(name, reference, f"secrets.{variable}")
+                for variable, reference in secrets.items()
+            }
+            return await Remote(connection, self._keep(name)).run(command, values)
 
     def _keep(self, name: str) -> Keep:
         return Keep(self._linux.paths, name, self._linux.options.max_output_bytes)

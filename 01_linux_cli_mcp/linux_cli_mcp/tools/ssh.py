@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from fleetkit import Assessment, Invalid, Risk
+from fleetkit.secrets import SecretRef
 from linux_cli_mcp import risk, spoke
 from linux_cli_mcp.hosts import HostInfo
+from linux_cli_mcp.programs import Step
 from linux_cli_mcp.ssh.models import Direction, HostTest, RemoteResults, Transferred
 from linux_cli_mcp.state import Linux
 
@@ -19,19 +21,30 @@ DEFAULT_TIMEOUT_S = 60.0
 TEST_S = 25.0
 TRANSFER_S = 600.0
 
+Variable = Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")]
 Seconds = Annotated[float, Field(gt=0, le=3600, description="seconds, for all hosts together")]
 Credential = Annotated[
     str | None,
     Field(description="secret:// reference to a password or private key, instead of what the host's row names"),
 ]
+Secrets = Annotated[
+    dict[Variable, str] | None,
+    Field(description="variable -> secret:// reference: the command finds the value in its environment"),
+]
 
 
 def assess(
-    target_host: str, remote_command: str, timeout: float = DEFAULT_TIMEOUT_S, credential: str | None = None
+    target_host: str,
+    remote_command: str,
+    timeout: float = DEFAULT_TIMEOUT_S,
+    credential: str | None = None,
+    secrets: dict[str, str] | None = None,
 ) -> Assessment:
-    """The risk of the line; nothing confines it at the other end."""
+    """The risk of the line; nothing confines it at the other end, nor what it does with a secret."""
     del timeout, credential
+    given = {name: str(SecretRef.parse(reference)) for name, reference in (secrets or {}).items()}
     steps = risk.steps(remote_command, {})
+    steps += [_exposed(name, shown) for name, shown in given.items()]
     plan = risk.plan(remote_command, steps, None, has_input=False)
     return Assessment(risk.overall(steps), f"over SSH on {target_host}: {plan}")
 
@@ -64,6 +77,7 @@ async def ssh_execute_command(
     remote_command: str,
     timeout: Seconds = DEFAULT_TIMEOUT_S,  # noqa: ASYNC109 - the caller's own word
     credential: Credential = None,
+    secrets: Secrets = None,
 ) -> RemoteResults:
     """Run a shell line on a listed host, or at the same time on every host with a tag.
 
@@ -76,11 +90,13 @@ async def ssh_execute_command(
         remote_command: one line for the login shell there.
         timeout: seconds for the whole call.
         credential: secret:// reference to a password or private key, instead of the host's own.
+        secrets: what the command needs besides, e.g. {"DB_PASSWORD": "secret://keepass/db/prod"}, used as
+            "$DB_PASSWORD". A command that prints one shows it masked.
     """
     if not remote_command.strip() or "\0" in remote_command:
         raise Invalid("remote_command cannot be empty or hold a null byte")
     work = await _work(timeout, credential)
-    return await spoke.state(Linux).endings.run(work.run(target_host, remote_command))
+    return await spoke.state(Linux).endings.run(work.run(target_host, remote_command, secrets or {}))
 
 
 @spoke.tool(risk=Risk.change, deadline_s=TRANSFER_S + 5)
@@ -115,3 +131,8 @@ async def _work(seconds: float, credential: str | None) -> "Work":
     from linux_cli_mcp.ssh.work import Work
 
     return Work(spoke.state(Linux), seconds, credential)
+
+
+def _exposed(variable: str, reference: str) -> Step:
+    """What giving a secret to a command means."""
+    return Step(command=f"{variable}={reference}", label="unknown", why="the command could show it")
