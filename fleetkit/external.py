@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from fleetkit.risk import Risk
 
-RESERVED = frozenset({"hub", "master", "fleet", "external"})
+RESERVED = frozenset({"hub", "master", "orchestrator", "workflows", "fleet", "external"})
 
 _NAME = re.compile(r"[a-z][a-zA-Z0-9]{0,23}")
 _SENSITIVE = re.compile(

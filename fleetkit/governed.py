@@ -26,9 +26,11 @@ from fleetkit.outgoing import Outgoing
 from fleetkit.risk import Assessment, Risk
 from fleetkit.scrub import scrubber
 from fleetkit.spoke import ToolSpec
+from fleetkit.whole import WholeTool
 
 log = get_logger()
 
+ASSESS_META = "fleet/assess_only"  # in a request's `_meta`: say what the call would risk, and do nothing
 RISK_META = "fleet/risk"  # what a call turned out to risk, in the result's `_meta`
 
 
@@ -47,7 +49,7 @@ class GovernedTool(Tool):
     """A FastMCP tool that runs a `ToolSpec` under the rules of the fleet."""
 
     _spec: ToolSpec = PrivateAttr()
-    _inner: FunctionTool = PrivateAttr()
+    _inner: FunctionTool | WholeTool = PrivateAttr()
     _id: str = PrivateAttr()
     _token: str = PrivateAttr()
     _observe: Observe = PrivateAttr()
@@ -58,7 +60,7 @@ class GovernedTool(Tool):
         """The tool for `spec`, named for the wire, with risk in its annotations and meta; `observe` hears of calls."""
         canonical = names.canonical(namespace, spec.name)
         inner = FunctionTool.from_function(
-            spec.function,
+            spec.function if spec.schema is None else _anything,
             name=names.wire(canonical),
             description=inspect.cleandoc(spec.function.__doc__ or ""),
             annotations=ToolAnnotations(
@@ -69,10 +71,14 @@ class GovernedTool(Tool):
             ),
             meta=_meta(spec, canonical),
         )
+        if spec.schema is not None:
+            inner.parameters = dict(spec.schema)
         inner.parameters["additionalProperties"] = False
         tool = cls(**{name: getattr(inner, name) for name in cls.model_fields if name in type(inner).model_fields})
         tool._spec, tool._inner, tool._id, tool._token, tool._observe = spec, inner, canonical, token, observe
         tool._outgoing = Outgoing.of(spec, inner.output_schema)
+        if spec.schema is not None:
+            tool._inner = WholeTool(spec.function)
         return tool
 
     async def run(self, arguments: dict[str, Any]) -> ToolResult:
@@ -116,6 +122,8 @@ class GovernedTool(Tool):
         if self._spec.assess is None and allowed.covers(self._spec.risk):
             return self._spec.risk
         found = await self._assess(arguments)
+        if _request_meta().get(ASSESS_META):
+            raise _AboveAllowance(f"{self._id} would {found.risk} with these arguments, and was only asked", found)
         if not allowed.covers(found.risk):
             raise _AboveAllowance(
                 f"{self._id} would {found.risk} with these arguments, above what this caller may run alone "
@@ -146,6 +154,11 @@ class GovernedTool(Tool):
         ]
         if wrong:
             raise Invalid("; ".join(wrong))
+
+
+async def _anything() -> dict[str, Any]:
+    """The signature of a tool whose arguments its schema describes."""
+    return {}
 
 
 def admit(tool: str, token: str, arguments: Mapping[str, Any]) -> tuple[Context, Risk, FleetError | None]:

@@ -49,7 +49,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class ToolSpec:
-    """One declared tool."""
+    """One declared tool. `schema` describes the arguments of a function that takes any by keyword."""
 
     function: Callable[..., Any]
     risk: Risk
@@ -62,6 +62,7 @@ class ToolSpec:
     cache_ttl_s: float | None = None
     cache_by_caller: bool = True
     exact: bool = False
+    schema: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:

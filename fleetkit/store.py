@@ -10,6 +10,7 @@ import queue
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -131,13 +132,13 @@ class Store:
         return batch, True
 
     def _commit(self, batch: list[_Job]) -> None:
-        """One transaction for the batch, one savepoint per job: a failing job takes nobody with it."""
+        """One transaction for the batch, one savepoint per job of several: a failing job takes nobody with it."""
         finished: list[tuple[_Job, Any]] = []
         try:
             with self._writing.begin() as connection:
                 for job in batch:
-                    finished.extend(_attempt(connection, job))
-                    if not connection.in_transaction():
+                    finished.extend(_attempt(connection, job, alone=len(batch) == 1))
+                    if not connection.in_transaction() and not job.done.done():
                         raise InvalidRequestError("a write ended the transaction that it shares with others")
         except SQLAlchemyError as error:
             problem = engines.unavailable(self.engine, engines.broken_in(error) or error)
@@ -149,13 +150,15 @@ class Store:
             job.done.set_result(value)
 
 
-def _attempt(connection: sa.Connection, job: _Job) -> list[tuple[_Job, Any]]:
+def _attempt(connection: sa.Connection, job: _Job, *, alone: bool) -> list[tuple[_Job, Any]]:
     try:
-        with connection.begin_nested():
+        with nullcontext() if alone else connection.begin_nested():
             return [(job, job.work(connection))]
     except Exception as error:  # boundary: the job's own error belongs to its caller
         if engines.broken_in(error) is not None:
             raise  # the whole batch fails together
+        if alone:
+            connection.rollback()
         repeatable = isinstance(error, DBAPIError) and engines.may_be_repeated(error)
         job.done.set_exception(engines.unavailable(connection.engine, error) if repeatable else error)
         return []

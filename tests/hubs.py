@@ -22,6 +22,8 @@ from master_mcp.store import audit
 
 T = TypeVar("T")
 
+OWN = ("master", "orchestrator", "workflows")  # the services of the hub itself, first in every list
+
 
 @dataclass
 class RunningHub:

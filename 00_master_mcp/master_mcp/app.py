@@ -23,6 +23,8 @@ from master_mcp.proxy.call import Proxy
 from master_mcp.proxy.reading import Reader
 from master_mcp.proxy.rules import Rules
 from master_mcp.proxy.upstream import Upstream
+from master_mcp.published import SERVICE as PUBLISHED
+from master_mcp.published import Published
 from master_mcp.resilience.room import Resilience
 from master_mcp.spokes import Starter
 from master_mcp.status import Fleet, Member
@@ -86,7 +88,7 @@ class Hub:
             rooms = (self.keys, self.audit, self.policy)
             running += [tasks.create_task(room.watch()) for room in rooms]
             running.append(tasks.create_task(self.approvals.run(self.proxy.call)))
-            running.append(tasks.create_task(self.workflows.run(self.proxy.call)))
+            running.append(tasks.create_task(self.workflows.run(self.proxy.call, self.proxy.assessed)))
             stack.callback(lambda: [task.cancel() for task in running])
             await stack.enter_async_context(self.servers.running())
             yield self
@@ -94,6 +96,8 @@ class Hub:
     async def _start(self, starter: Starter, processes: bool, only: tuple[str, ...]) -> None:
         rows = {name: self.config.row(name) for name in only or self.config.spokes}
         members = [await starter.own(spoke) for spoke in self._own_tools()]
+        published = Published(self.workflows, starter.setting(PUBLISHED))
+        members.append(starter.served(PUBLISHED, (await starter.opened(published.running())).app))
         local = [name for name, row in rows.items() if row.enabled and row.url is None]
         if processes:
             await starter.processes(local)
@@ -106,6 +110,8 @@ class Hub:
             if member.upstream is not None:
                 member.watcher = Watcher(member.upstream, self.catalog, self.store, self.metrics)
                 await member.watcher.load()
+                if member.name == PUBLISHED:
+                    published.relist = member.watcher.relist
         await asyncio.gather(*(member.watcher.look() for member in members if member.watcher and member.embedded))
 
     def _own_tools(self) -> list[Spoke]:
@@ -153,6 +159,7 @@ class Hub:
             metrics=self.metrics,
             policy=self.policy,
             approvals=self.approvals,
+            workflows=self.workflows,
             gate=self.resilience.gate,
         )
 

@@ -64,6 +64,14 @@ class RunView(RunLine):
     waits_for: list[dict[str, Any]]
 
 
+class Artifact(BaseModel):
+    """A large result of a run; `content` is what the step would have had as its result."""
+
+    run: str
+    name: str
+    content: Any
+
+
 class DefinitionLine(BaseModel):
     """One workflow that can be run by name; `origin` is saved, file or shipped."""
 
@@ -104,7 +112,7 @@ def _add_running(spoke: Spoke, workflows: Workflows) -> None:
         priority: int = USUAL,
         wait_s: float = 20.0,
     ) -> Assessment:
-        return await workflows.starting.assess(Order(name, definition, inputs, key, priority), _caller(workflows))
+        return await workflows.starting.assess(Order(name, definition, inputs, key, priority), caller_of(workflows))
 
     @spoke.tool(risk=Risk.destroy, assess=assess, deadline_s=MAX_WAIT_S + 10)
     async def execute_workflow(
@@ -127,14 +135,12 @@ def _add_running(spoke: Spoke, workflows: Workflows) -> None:
         """
         if not 0 <= wait_s <= MAX_WAIT_S or not 0 <= priority <= 9:
             raise Invalid("wait_s goes from 0 to 3600, priority from 0 to 9")
-        caller, order = _caller(workflows), Order(name, definition, inputs, key, priority)
-        run = await workflows.starting.start(order, caller, DOOR, await _approval(workflows, order, caller))
-        return await _awaited(workflows, caller, run.id, wait_s)
+        return await execute(workflows, Order(name, definition, inputs, key, priority), wait_s)
 
     @spoke.tool(risk=Risk.read)
     async def get_workflow(id: str) -> RunView:
         """One run: its status, what it waits for, and every step with result or error."""
-        return RunView.model_validate(await workflows.looking.get(_caller(workflows), id))
+        return RunView.model_validate(await workflows.looking.get(caller_of(workflows), id))
 
     @spoke.tool(risk=Risk.read)
     async def list_workflows(status: str = "all", name: str | None = None, limit: int = 50) -> list[RunLine]:
@@ -145,13 +151,14 @@ def _add_running(spoke: Spoke, workflows: Workflows) -> None:
             name: only runs of this workflow.
             limit: at most so many, up to 500.
         """
-        found = await workflows.looking.listed(_caller(workflows), status, name, limit)
+        found = await workflows.looking.listed(caller_of(workflows), status, name, limit)
         return [RunLine.model_validate(one) for one in found]
 
     @spoke.tool(risk=Risk.read)
-    async def get_artifact(run: str, name: str) -> Any:
+    async def get_artifact(run: str, name: str) -> Artifact:
         """A result too large to travel in its run: the reference in the step's result names it."""
-        return await workflows.looking.artifact(_caller(workflows), run, name)
+        content = await workflows.looking.artifact(caller_of(workflows), run, name)
+        return Artifact(run=run, name=name, content=content)
 
     _ = (execute_workflow, get_workflow, list_workflows, get_artifact)
 
@@ -160,7 +167,7 @@ def _add_steering(spoke: Spoke, workflows: Workflows) -> None:
     @spoke.tool(risk=Risk.change)
     async def cancel_workflow(id: str, reason: str = "") -> RunView:
         """End a run now. Nothing is undone; a change that was under way is in doubt."""
-        caller = _caller(workflows)
+        caller = caller_of(workflows)
         await workflows.steering.cancel(caller, id, reason)
         return RunView.model_validate(await workflows.looking.get(caller, id))
 
@@ -181,7 +188,7 @@ def _add_steering(spoke: Spoke, workflows: Workflows) -> None:
             outcome: done (it took effect, with `result`), repeat (it did not: do it), failed (it did not: give up).
             result: what the step would have answered.
         """
-        caller = _caller(workflows)
+        caller = caller_of(workflows)
         if (step is None) != (outcome is None):
             raise Invalid("step and outcome go together; without both a failed or cancelled run goes on")
         if step is not None:
@@ -192,24 +199,24 @@ def _add_steering(spoke: Spoke, workflows: Workflows) -> None:
 
     @spoke.tool(risk=Risk.change)
     async def retry_from_step(
-        id: str, step: str, fork: bool = False, definition: dict[str, Any] | None = None
+        id: str, step: str | None = None, fork: bool = False, definition: dict[str, Any] | None = None
     ) -> RunView:
         """Do a step of an ended run again, with all that depends on it; other results are kept.
 
         Args:
             id: the run.
-            step: the first step to do again.
+            step: the first step to do again; without it, what was not completed.
             fork: as a run of its own, the old one stays as it is.
             definition: a mended definition; steps that are the same in it keep their results.
         """
-        caller = _caller(workflows)
+        caller = caller_of(workflows)
         run = await workflows.steering.retry(caller, id, step, definition, fork=fork)
         return RunView.model_validate(await workflows.looking.get(caller, run.id))
 
     @spoke.tool(risk=Risk.change)
     async def signal_workflow(id: str, name: str, payload: Any = None) -> RunView:
         """Send a signal that a step waits for, or will; each name once. The payload is the step's result."""
-        caller = _caller(workflows)
+        caller = caller_of(workflows)
         await workflows.steering.signal(caller, id, name, payload)
         return RunView.model_validate(await workflows.looking.get(caller, id))
 
@@ -220,12 +227,12 @@ def _add_definitions(spoke: Spoke, workflows: Workflows) -> None:
     @spoke.tool(risk=Risk.change)
     async def save_definition(definition: dict[str, Any]) -> DefinitionLine:
         """Save a workflow under its name, checked. Schedule and webhook start it as you; runs keep their version."""
-        return DefinitionLine.model_validate(await workflows.shelf.save(_caller(workflows), definition))
+        return DefinitionLine.model_validate(await workflows.shelf.save(caller_of(workflows), definition))
 
     @spoke.tool(risk=Risk.change)
     async def remove_definition(name: str) -> list[DefinitionLine]:
         """Take a saved workflow out of the library, with its schedule; runs go on. What is left of that name."""
-        return [DefinitionLine.model_validate(one) for one in await workflows.shelf.remove(_caller(workflows), name)]
+        return [DefinitionLine.model_validate(one) for one in await workflows.shelf.remove(caller_of(workflows), name)]
 
     @spoke.tool(risk=Risk.read)
     async def list_definitions(query: str = "") -> list[DefinitionLine]:
@@ -244,28 +251,45 @@ def _add_definitions(spoke: Spoke, workflows: Workflows) -> None:
     @spoke.tool(risk=Risk.read)
     async def validate_definition(definition: dict[str, Any]) -> Validated:
         """Look for mistakes without running anything: unknown tools and arguments, cycles, wrong expressions."""
-        return Validated.model_validate(await workflows.shelf.validate(_caller(workflows), definition))
+        return Validated.model_validate(await workflows.shelf.validate(caller_of(workflows), definition))
 
     _ = (save_definition, remove_definition, list_definitions, get_definition, validate_definition)
 
 
-def _caller(workflows: Workflows) -> Caller:
+def caller_of(workflows: Workflows) -> Caller:
+    """Who makes the call under way. Raises Refused for one without a live key."""
     context = correlation.current()
     if context is None or context.caller is None:
         raise Refused("workflows are run by a caller with a key: call through the hub")
     return workflows.caller(context.caller.id)
 
 
+async def execute(workflows: Workflows, order: Order, wait_s: float) -> RunView:
+    """Start a run as whoever calls, and how it stands at its end or after so many seconds."""
+    caller = caller_of(workflows)
+    run = await workflows.starting.start(order, caller, DOOR, await _approval(workflows, order, caller))
+    return await _awaited(workflows, caller, run.id, wait_s)
+
+
 async def _approval(workflows: Workflows, order: Order, caller: Caller) -> Approval | None:
     """The approval under which this very call runs, None when its caller may run it alone."""
     if (await workflows.starting.assess(order, caller)).risk is Risk.read:
         return None
-    wanted = (order.name, order.definition, order.inputs)
-    for one in await workflows.starting.approving(caller):
-        said: Mapping[str, Any] = one.arguments or {}
-        if (said.get("name"), said.get("definition"), said.get("inputs")) == wanted:
-            return one
-    return None
+    context = correlation.current()
+    tool = str(context.tool) if context is not None else EXECUTE
+    found = await workflows.starting.approving(caller, tool)
+    return next((one for one in found if _means(tool, one.arguments or {}, order)), None)
+
+
+def _means(tool: str, said: Mapping[str, Any], order: Order) -> bool:
+    """Whether these arguments of a tool are this order."""
+    if tool != EXECUTE:  # a published workflow: its arguments are the inputs
+        return said == order.inputs
+    return (said.get("name"), said.get("definition"), said.get("inputs")) == (
+        order.name,
+        order.definition,
+        order.inputs,
+    )
 
 
 async def _awaited(workflows: Workflows, caller: Caller, run_id: str, wait_s: float) -> RunView:
@@ -281,6 +305,3 @@ async def _awaited(workflows: Workflows, caller: Caller, run_id: str, wait_s: fl
         if now != done:
             done = now
             await report_progress(float(done), None, f"{whole.status}: {done} steps done")
-
-
-__all__ = ["EXECUTE", "build"]

@@ -1,7 +1,8 @@
 """Bringing the fleet's rows to life: embedded in this process, or reached by URL."""
 
 from collections.abc import Iterable
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from typing import TypeVar
 
 from fleetkit import trust
 from fleetkit.errors import FleetError
@@ -10,15 +11,19 @@ from fleetkit.server import SpokeServer, setting_for
 from fleetkit.settings import FleetSettings, SpokeRow
 from fleetkit.spoke import Setting, Spoke, SpokeOptions
 from master_mcp.finder import find_spoke
-from master_mcp.proxy.transport import EmbeddedTransport, Transport
+from master_mcp.proxy.transport import App, EmbeddedTransport, Transport
 from master_mcp.proxy.upstream import Upstream
 from master_mcp.resilience.breakers import Breakers
 from master_mcp.status import Member
 from master_mcp.supervisor import Supervisor
 
+T = TypeVar("T")
+
 log = get_logger()
 
-OWN = {name: SpokeRow(number=99, namespace=name) for name in ("master", "orchestrator")}  # the hub's own tools
+OWN = {
+    name: SpokeRow(number=99, namespace=name) for name in ("master", "orchestrator", "workflows")
+}  # the hub's own tools
 
 
 class Starter:
@@ -65,12 +70,23 @@ class Starter:
 
     async def own(self, spoke: Spoke) -> Member:
         """Tools of the hub itself, served like any spoke's; the namespace is the spoke's name."""
-        name = spoke.name
-        token = self._ring.service_token(name)
-        setting = Setting(self._config.data_dir, SpokeOptions(), token, "", embedded=True)
-        server = await self._stack.enter_async_context(SpokeServer(spoke, name, setting).running())
+        server = SpokeServer(spoke, spoke.name, self.setting(spoke.name))
+        await self._stack.enter_async_context(server.running())
+        return self.served(spoke.name, server.app)
+
+    async def opened(self, manager: AbstractAsyncContextManager[T]) -> T:
+        """What a context manager gives, open as long as this hub."""
+        return await self._stack.enter_async_context(manager)
+
+    def setting(self, name: str) -> Setting:
+        """What tools of the hub itself are served with."""
+        return Setting(self._config.data_dir, SpokeOptions(), self._ring.service_token(name), "", embedded=True)
+
+    def served(self, name: str, app: App) -> Member:
+        """A service of the hub itself, behind an ASGI app in this process."""
         member = Member(name, name, 0, embedded=True, url=None)
-        member.upstream = self._upstream(name, OWN[name], EmbeddedTransport(name, server.app, self._limit), token)
+        transport = EmbeddedTransport(name, app, self._limit)
+        member.upstream = self._upstream(name, OWN[name], transport, self._ring.service_token(name))
         return member
 
     def _upstream(self, name: str, row: SpokeRow, transport: Transport, token: str) -> Upstream:

@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 import spoken
-from hubs import RunningHub, ask, call, listening, rows, running_hub, settle, text_of
+from hubs import OWN, RunningHub, ask, call, listening, rows, running_hub, settle, text_of
 from wire import ERAS
 
 
@@ -193,13 +193,16 @@ async def test_the_hub_describes_itself_its_services_and_its_tools(tmp_path: Pat
     async with running_hub(tmp_path, rows(odd="http://127.0.0.1:9")) as hub:
         await settle(hub, "odd")
         info = (await call(hub, "master_getServerInfo"))["structuredContent"]
-        assert (info["name"], info["tools"]) == ("mcp-fleet", len(hub.hub.catalog.of("master")))
+        assert (info["name"], info["tools"]) == ("mcp-fleet", len(hub.hub.catalog.all()))
         services = (await call(hub, "master.listServices"))["structuredContent"]["result"]
-        assert [(s["name"], s["health"]) for s in services] == [("master", "healthy"), ("odd", "unavailable")]
+        assert [(s["name"], s["health"]) for s in services] == [
+            *((name, "healthy") for name in OWN),
+            ("odd", "unavailable"),
+        ]
         odd = (await call(hub, "master_get_service_health", {"service": "os.odd"}))["structuredContent"]
         assert "cannot be reached" in odd["reason"]
         unknown = await call(hub, "master_getServiceHealth", {"service": "nope"})
-        assert "master, odd" in text_of(unknown)
+        assert ", ".join((*OWN, "odd")) in text_of(unknown)
         lines = (await call(hub, "listTools", {"query": "health number"}))["structuredContent"]["result"]
         assert [line["id"] for line in lines] == ["master.getServerInfo", "master.listServices"]
         assert (await call(hub, "listTools", {"service": "odd"}))["structuredContent"]["result"] == []
@@ -213,7 +216,7 @@ async def test_a_list_says_in_either_era_which_services_are_missing_from_it(tmp_
             listed = (await client.request("tools/list")).result
         assert list(listed["_meta"]["fleet/unavailable"]) == ["odd"]
         assert "cannot be reached" in listed["_meta"]["fleet/unavailable"]["odd"]
-        assert len(listed["tools"]) == len(hub.hub.catalog.of("master"))
+        assert len(listed["tools"]) == len(hub.hub.catalog.all())
 
 
 async def test_a_key_sees_and_calls_only_what_its_scopes_name(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import aiohttp
 import orjson
 import pytest
-from hubs import RunningHub, call, running_hub
+from hubs import OWN, RunningHub, call, running_hub
 
 from fleetkit import Risk, Setting, SpokeOptions, correlation, trust
 from fleetkit.correlation import Caller, Context
@@ -41,7 +41,7 @@ def client(hub: RunningHub, tmp_path: Path, spoke: str = "asker") -> HubClient:
 async def test_a_spoke_calls_another_domain_as_its_caller(hub: RunningHub, tmp_path: Path) -> None:
     with correlation.bound(context_of(hub, hub.client)):
         services = await client(hub, tmp_path).call("master.listServices")
-    assert [service["name"] for service in services] == ["master", "asker", "other"]
+    assert [service["name"] for service in services] == [*OWN, "asker", "other"]
     row = hub.audit_rows()[-1]
     assert (row["door"], row["tool"], row["correlation_id"]) == ("spoke:asker", "master.listServices", "ab" * 16)
     assert row["caller"] == hub.hub.keys.authenticate(hub.client).id  # type: ignore[union-attr]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import spoken
-from hubs import ask, call, listening, rows, running_hub, settle, text_of
+from hubs import OWN, ask, call, listening, rows, running_hub, settle, text_of
 from support import free_port
 
 from fleetkit import server
@@ -70,7 +70,7 @@ async def test_a_tools_own_error_never_counts_against_its_spoke(tmp_path: Path) 
         await settle(hub, "odd")
         for _ in range(10):
             assert (await call(hub, "os_odd_look"))["isError"]
-        assert hub.hub.fleet.status()["services"][1]["breaker"] == "closed"
+        assert hub.hub.fleet.status()["services"][-1]["breaker"] == "closed"
 
 
 async def test_a_spoke_that_is_gone_keeps_its_tools_listed_and_says_why_they_fail(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ async def test_a_spoke_that_comes_back_answers_without_anybody_reconnecting(tmp_
     port = free_port()
     async with running_hub(tmp_path, rows(odd=f"http://127.0.0.1:{port}")) as hub:
         await settle(hub, "odd")
-        assert hub.hub.fleet.status()["services"][1]["health"] == "unavailable"
+        assert hub.hub.fleet.status()["services"][-1]["health"] == "unavailable"
         async with listening(spoken.spoke_app(spoken.good), port):
             await settle(hub, "odd")
             assert text_of(await call(hub, "os_odd_look")) == "seen"
@@ -105,7 +105,7 @@ async def test_an_endless_tool_list_is_given_up(tmp_path: Path) -> None:
 
     async with listening(app) as url, running_hub(tmp_path, rows(odd=url)) as hub:
         await settle(hub, "odd")
-        assert "without end" in hub.hub.fleet.status()["services"][1]["reason"]
+        assert "without end" in hub.hub.fleet.status()["services"][-1]["reason"]
 
 
 async def test_a_spoke_that_lists_no_tools_says_so_in_its_health(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ async def test_a_spoke_that_lists_no_tools_says_so_in_its_health(tmp_path: Path)
 
     async with listening(app) as url, running_hub(tmp_path, rows(odd=url)) as hub:
         await settle(hub, "odd")
-        assert "did not list its tools" in hub.hub.fleet.status()["services"][1]["reason"]
+        assert "did not list its tools" in hub.hub.fleet.status()["services"][-1]["reason"]
 
 
 async def test_a_spoke_whose_health_is_broken_is_down(tmp_path: Path) -> None:
@@ -124,7 +124,7 @@ async def test_a_spoke_whose_health_is_broken_is_down(tmp_path: Path) -> None:
 
     async with listening(app) as url, running_hub(tmp_path, rows(odd=url)) as hub:
         await settle(hub, "odd")
-        assert "answers 500 on /health" in hub.hub.fleet.status()["services"][1]["reason"]
+        assert "answers 500 on /health" in hub.hub.fleet.status()["services"][-1]["reason"]
 
 
 async def test_the_hub_takes_a_bounded_number_of_calls_at_once(tmp_path: Path) -> None:
@@ -151,7 +151,7 @@ async def test_a_hung_spoke_holds_up_neither_the_list_nor_another_spoke(tmp_path
         assert not looking.done()
         assert text_of(await call(hub, "os_odd_look")) == "seen"  # the neighbour lists this name
         _, listed = await ask(hub, "tools/list")
-        assert len(listed["result"]["tools"]) == len(hub.hub.catalog.of("master")) + 1
+        assert len(listed["result"]["tools"]) == sum(len(hub.hub.catalog.of(name)) for name in OWN) + 1
         assert not looking.done()
         looking.cancel()
 

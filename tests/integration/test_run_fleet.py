@@ -14,6 +14,7 @@ from pathlib import Path
 import processes
 import pytest
 from commands import Fleet
+from hubs import OWN
 from processes import CHECKOUT, plain_environment
 from support import free_port
 
@@ -96,7 +97,7 @@ def test_one_command_gives_a_hub_a_client_can_use(fleet: Fleet) -> None:
     assert any(line.endswith("fleet approvals list") for line in started.lines), started.lines
     assert started.lines[-1] == "The fleet has stopped."
     assert {s["name"]: s["health"] for s in status["services"]} == dict.fromkeys(
-        ("master", "linux_cli", "cmdb", "secrets"), "healthy"
+        (*OWN, "linux_cli", "cmdb", "secrets"), "healthy"
     )
 
 
@@ -149,7 +150,7 @@ def test_only_the_named_spokes_start(fleet: Fleet) -> None:
     with _start(RUN_FLEET, "--only", "cmdb", env=fleet.env()) as started:
         started.until("fleet status")
         services = fleet.run("status", "--json").data["services"]
-    assert [service["name"] for service in services] == ["master", "cmdb"]
+    assert [service["name"] for service in services] == [*OWN, "cmdb"]
 
 
 def test_a_spoke_that_does_not_exist_is_named_before_anything_starts(fleet: Fleet) -> None:

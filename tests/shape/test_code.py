@@ -26,6 +26,7 @@ BOUNDARIES = {
     "01_linux_cli_mcp/linux_cli_mcp/sandbox/runner.py": "a forked child must end there, never return",
     "00_master_mcp/master_mcp/spokes.py": "a spoke that cannot start is a service with a reason, not a dead hub",
     "00_master_mcp/master_mcp/rest/door.py": "a handler's fault becomes an answer with the call's id, no traceback",
+    "00_master_mcp/master_mcp/workflows/engine/dbos.py": "a failing journal interrupts a run, it never decides its end",
     "fleetkit/store.py": "a queued write's own error belongs to the caller that waits for it",
 }
 

@@ -6,6 +6,7 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import orjson
 
@@ -37,7 +38,8 @@ class Hooks:
 
     def __init__(self, webhooks: Iterable[Webhook], pauses_s: Sequence[float] = PAUSES_S) -> None:
         self._lines = [
-            _Line(hook.url, frozenset(hook.events), _secret(hook), asyncio.Queue(QUEUED)) for hook in webhooks
+            _Line(hook.url, frozenset(hook.events), secret_in(hook.secret_file), asyncio.Queue(QUEUED))
+            for hook in webhooks
         ]
         self._pauses_s = pauses_s
 
@@ -76,7 +78,12 @@ class Hooks:
 
 def signature(secret: bytes, timestamp: str, event_id: str, body: bytes) -> str:
     """HMAC-SHA256 over `<timestamp>.<event id>.<body>`, as `v1=<hex>`."""
-    return f"v1={hmac.new(secret, f'{timestamp}.{event_id}.'.encode() + body, 'sha256').hexdigest()}"
+    return f"v1={digest(secret, timestamp, event_id, body)}"
+
+
+def digest(secret: bytes, timestamp: str, message_id: str, body: bytes) -> str:
+    """HMAC-SHA256 over `<timestamp>.<message id>.<body>` in hex: what signs a message in either direction."""
+    return hmac.new(secret, f"{timestamp}.{message_id}.".encode() + body, "sha256").hexdigest()
 
 
 def _headers(secret: bytes, event_id: str, body: bytes) -> dict[str, str]:
@@ -90,11 +97,12 @@ def _message(event: Event, approval: Approval) -> bytes:
     return orjson.dumps({"event": event, "approval": facts})
 
 
-def _secret(hook: Webhook) -> bytes:
+def secret_in(file: Path) -> bytes:
+    """The secret that a file holds. Raises Invalid when it cannot be read or is too short."""
     try:
-        secret = hook.secret_file.read_text(encoding="utf-8").strip()
+        secret = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise Invalid(f"cannot read the webhook secret {hook.secret_file}: {error}") from error
+        raise Invalid(f"cannot read the webhook secret {file}: {error}") from error
     if len(secret) < MIN_SECRET:
-        raise Invalid(f"the webhook secret {hook.secret_file} is too short: write at least {MIN_SECRET} characters")
+        raise Invalid(f"the webhook secret {file} is too short: write at least {MIN_SECRET} characters")
     return secret.encode()

@@ -118,7 +118,9 @@ def shown(approval: Approval, said: Sequence[Decision] = ()) -> dict[str, Any]:
     return facts | {
         "group": approval.group_name,
         "approvals": sum(one.approve for one in said),
-        "decisions": [{**vars(one), "reason": scrubber.text(one.reason)} for one in said],
+        "decisions": [
+            {**vars(one), "reason": scrubber.text(one.reason), "values": scrubber.data(one.values)} for one in said
+        ],
     }
 
 

@@ -24,6 +24,7 @@ from master_mcp.audit.segments import (
 from master_mcp.store import audit
 
 DAY_S = 86400.0
+QUIET_S = 30.0  # while no row comes nothing grows due but by age: looking each second cost half a percent of a core
 
 
 class Keeper:
@@ -36,16 +37,21 @@ class Keeper:
         self._settings = settings
         self._one = threading.Lock()
         self._stopping = threading.Event()
+        self._kept: Head | None = None  # the end of the chain when nothing more was due, and when that was
+        self._kept_at = 0.0
 
     def tick(self) -> None:
         """Do what is due. Raises FleetError when something cannot be done; it is tried again next time."""
         with self._one:
             head = self._head()
+            if head == self._kept and head.seq == head.checkpoint_seq and time.time() - self._kept_at < QUIET_S:
+                return
             if head.seq > head.checkpoint_seq and time.time() - head.checkpoint_at >= self._settings.checkpoint_s:
                 self._checkpoint("time")
             self._anchor()
             self._seal_all()
             self._drop_all()
+            self._kept, self._kept_at = head, time.time()
 
     def anchor(self) -> None:
         """Bring the anchor up to date with the database."""

@@ -7,8 +7,10 @@ from typing import Any
 
 from fleetkit import correlation, trust
 from fleetkit.errors import FleetError, Refused
+from fleetkit.governed import ASSESS_META
 from fleetkit.metrics import Metrics
-from fleetkit.risk import Risk
+from fleetkit.risk import Assessment, Risk
+from fleetkit.shapes import mapping
 from master_mcp.audit import Audit
 from master_mcp.catalog.tools import Catalog, CatalogTool
 from master_mcp.policy.verdict import Effect, Verdict, terms_of
@@ -64,6 +66,16 @@ class Proxy:
         with self._resilience.gate, correlation.bound(context):
             return await self._counted(call, arguments, track)
 
+    async def assessed(self, call: ToolCall) -> Assessment:
+        """What a call would risk with these arguments; nothing is run. Raises the FleetError that hinders it."""
+        tool, arguments = self._catalog.resolve(call.name), arguments_of(call.params)
+        plain = Assessment(tool.risk, held.plan_for(tool))
+        if not tool.assesses:
+            return plain
+        params = {**call.params, "_meta": {**mapping(call.params.get("_meta")), ASSESS_META: True}}
+        asked = self._asked(replace(call, params=params), tool, arguments, trust.canonical_hash(arguments))
+        return held.assessment_in(await self._sender.send(asked, Risk.read), tool) or plain
+
     async def _counted(self, call: ToolCall, arguments: Mapping[str, Any], track: Track) -> Message:
         try:
             with track.watched():
@@ -94,6 +106,8 @@ class Proxy:
         if not tool.assesses:
             return await self._decide(asked, track, tool.risk, held.plan_for(tool))
         allowed = await self._rules.highest_allowed(asked.question(tool.risk))
+        if allowed is not None and asked.call.only_reads:
+            allowed = Risk.read
         if allowed is None:
             return await self._decide(asked, track, tool.risk, held.plan_for(tool))
         answer = await self._execute(asked, track, allowed)
@@ -102,6 +116,8 @@ class Proxy:
 
     async def _decide(self, asked: Asked, track: Track, risk: Risk, plan: str) -> Message:
         """Run the call at this risk, use up an approval of it, or have it held."""
+        if asked.call.only_reads and risk is not Risk.read:
+            raise Refused(f"{asked.tool.id} would {risk}, and was asked to read only: {plan}")
         verdict = await self._rules.decide(asked.question(risk))
         track.risk = risk.value
         _refuse_if_denied(verdict, asked)

@@ -6,7 +6,7 @@ from typing import Any, cast
 
 from fleetkit import correlation
 from fleetkit.errors import Invalid
-from fleetkit.risk import Risk
+from fleetkit.risk import Assessment, Risk
 from master_mcp.auth.caller import Caller
 from master_mcp.catalog.tools import CatalogTool
 from master_mcp.policy.verdict import Effect, Question, Terms
@@ -48,7 +48,7 @@ class ToolCall:
     headers a stateless client sent; None lets the hub make them. `approval` is the id of the approval
     that the call redeems. `within_s` is all the time that the call it is part of has left; `fresh` wants an
     answer that no cache kept. `under` is what a person approved of the run it belongs to; `on_sent` is told before
-    its spoke can have got it.
+    its spoke can have got it; `only_reads` refuses it where it would do more, whatever its caller may do.
     """
 
     name: str
@@ -64,6 +64,7 @@ class ToolCall:
     fresh: bool = False
     under: Under | None = None
     on_sent: Callable[[], None] = unnoticed
+    only_reads: bool = False
 
     @property
     def resumes(self) -> bool:
@@ -88,6 +89,7 @@ class Asked:
 
 
 Run = Callable[[ToolCall], Awaitable[Message]]  # `Proxy.call`
+Assess = Callable[[ToolCall], Awaitable[Assessment]]  # `Proxy.assessed`
 
 
 def arguments_of(params: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -15,28 +15,53 @@ WHOLE = -1  # the item of a step that has none
 
 StepKey = tuple[str, int, str, int]  # run, epoch, step, item
 
+# Built once: with its values in it, to build a statement of SQLAlchemy takes longer than SQLite takes to do it.
+_RUN = sa.select(runs).where(runs.c.id == sa.bindparam("run"))
+_SAME_RUN = sa.select(runs).where(
+    (runs.c.id == sa.bindparam("run"))
+    | ((runs.c.caller_id == sa.bindparam("caller")) & (runs.c.key == sa.bindparam("said")))
+)
+_NEW_RUN = runs.insert()
+_CHANGED_RUN = runs.update().where(
+    runs.c.id == sa.bindparam("run"),
+    runs.c.epoch == sa.bindparam("attempt"),
+    runs.c.status.in_(sa.bindparam("before", expanding=True)),
+)
+_MOVED_RUN = _CHANGED_RUN.returning(*runs.c)
+_THIS_STEP = (
+    steps.c.run_id == sa.bindparam("run"),
+    steps.c.epoch == sa.bindparam("attempt"),
+    steps.c.step == sa.bindparam("name"),
+    steps.c.item == sa.bindparam("number"),
+)
+_STEP = sa.select(steps).where(*_THIS_STEP)
+_NEW_STEP = steps.insert()
+_CHANGED_STEP = steps.update().where(*_THIS_STEP)
+_STEPS = (
+    sa.select(steps)
+    .where(steps.c.run_id == sa.bindparam("run"), steps.c.epoch == sa.bindparam("attempt"))
+    .order_by(steps.c.started_at, steps.c.step, steps.c.item)
+)
+
 
 def insert(db: sa.Connection, run: Run) -> tuple[Run, bool]:
     """The run, or the one that this caller has started under the same key or id; and whether it is new."""
-    known = same(db, run)
+    known = None if run.key is None and run.parent is None else same(db, run)  # other ids are drawn, never given
     if known is not None:
         return known, False
-    db.execute(runs.insert().values({**vars(run), "status": run.status.value}))
+    db.execute(_NEW_RUN, {**vars(run), "status": run.status.value})
     return run, True
 
 
 def same(db: sa.Connection, run: Run) -> Run | None:
     """The run that was started before by this id, or by this caller under this key."""
-    mine = runs.c.id == run.id
-    if run.key is not None:
-        mine |= (runs.c.caller_id == run.caller_id) & (runs.c.key == run.key)
-    row = db.execute(sa.select(runs).where(mine)).mappings().first()
+    row = db.execute(_SAME_RUN, {"run": run.id, "caller": run.caller_id, "said": run.key}).mappings().first()
     return None if row is None else run_of(row)
 
 
 def get(db: sa.Connection, run_id: str) -> Run:
     """One run; raises NotFound."""
-    row = db.execute(sa.select(runs).where(runs.c.id == run_id)).mappings().first()
+    row = db.execute(_RUN, {"run": run_id}).mappings().first()
     if row is None:
         raise NotFound(f"no run {run_id!r}: `fleet workflow list` or orchestrator.listWorkflows name them")
     return run_of(row)
@@ -61,51 +86,61 @@ def count(db: sa.Connection, *where: sa.ColumnElement[bool]) -> int:
 
 def move(db: sa.Connection, run: Run, before: Collection[RunStatus], **values: Any) -> Run | None:
     """Change a run that stands in one of these states in this attempt; None when it does not."""
-    if values.get("status") in ENDED:
-        values = {"ended_at": time.time(), **values}
-    mine = (runs.c.id == run.id, runs.c.epoch == run.epoch, runs.c.status.in_(before))
-    row = db.execute(runs.update().where(*mine).values(**values).returning(*runs.c)).mappings().first()
+    row = db.execute(_MOVED_RUN, _change(run, before, values)).mappings().first()
     return None if row is None else run_of(row)
+
+
+def change(db: sa.Connection, run: Run, before: Collection[RunStatus], **values: Any) -> bool:
+    """The same for who does not need the row; whether it was changed."""
+    return bool(db.execute(_CHANGED_RUN, _change(run, before, values)).rowcount)
+
+
+def _change(run: Run, before: Collection[RunStatus], values: Mapping[str, Any]) -> dict[str, Any]:
+    ended = {"ended_at": time.time()} if values.get("status") in ENDED else {}
+    return {"run": run.id, "attempt": run.epoch, "before": list(before), **ended, **values}
 
 
 def step(db: sa.Connection, key: StepKey) -> Mapping[str, Any] | None:
     """One row of a step, None when it never began."""
-    row = db.execute(sa.select(steps).where(_is(key))).mappings().first()
+    row = db.execute(_STEP, _this(key)).mappings().first()
     return None if row is None else dict(row)
 
 
 def steps_of(db: sa.Connection, run: Run) -> list[dict[str, Any]]:
     """Every row of a run's last attempt, in the order in which the steps began."""
-    query = sa.select(steps).where(steps.c.run_id == run.id, steps.c.epoch == run.epoch)
-    rows = db.execute(query.order_by(steps.c.started_at, steps.c.step, steps.c.item)).mappings()
+    rows = db.execute(_STEPS, {"run": run.id, "attempt": run.epoch}).mappings()
     return [dict(row) for row in rows]
 
 
 def put(db: sa.Connection, key: StepKey, **values: Any) -> None:
     """Write a row of a step, new or changed."""
-    changed = db.execute(steps.update().where(_is(key)).values(**values))
-    if not changed.rowcount:
-        run_id, epoch, name, item = key
-        row = {"run_id": run_id, "epoch": epoch, "step": name, "item": item, "attempts": 0, **values}
-        db.execute(steps.insert().values(**row))
+    if not db.execute(_CHANGED_STEP, {**_this(key), **values}).rowcount:
+        put_new(db, {key: values})
 
 
-def put_record(db: sa.Connection, key: StepKey, record: StepRecord) -> None:
-    """Write how a step ended."""
-    put(
-        db,
-        key,
-        status=record.status.value,
-        attempts=record.attempts,
-        waits_for=None,
-        due_at=None,
-        started_at=record.started_at,
-        ended_at=record.ended_at,
-        result=record.result,
-        error=None if record.error is None else vars(record.error),
-        items=record.items,
-        unsure=None,
-    )
+def put_new(db: sa.Connection, rows: Mapping[StepKey, Mapping[str, Any]]) -> None:
+    """Write rows of steps that have none."""
+    empty: dict[str, Any] = {**dict.fromkeys(steps.c.keys()), "attempts": 0}
+    names = ("run_id", "epoch", "step", "item")
+    new = [{**empty, **dict(zip(names, key, strict=True)), **values} for key, values in rows.items()]
+    if new:
+        db.execute(_NEW_STEP, new)
+
+
+def values_of(record: StepRecord) -> dict[str, Any]:
+    """How a step ended, as it stands in its row."""
+    return {
+        "status": record.status.value,
+        "attempts": record.attempts,
+        "waits_for": None,
+        "due_at": None,
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+        "result": record.result,
+        "error": None if record.error is None else vars(record.error),
+        "items": record.items,
+        "unsure": None,
+    }
 
 
 def record_in(row: Mapping[str, Any]) -> StepRecord:
@@ -163,7 +198,5 @@ def delete(db: sa.Connection, run_ids: Collection[str]) -> None:
     db.execute(runs.delete().where(runs.c.id.in_(run_ids)))
 
 
-def _is(key: StepKey) -> sa.ColumnElement[bool]:
-    run_id, epoch, name, item = key
-    columns = steps.c
-    return sa.and_(columns.run_id == run_id, columns.epoch == epoch, columns.step == name, columns.item == item)
+def _this(key: StepKey) -> dict[str, Any]:
+    return dict(zip(("run", "attempt", "name", "number"), key, strict=True))

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from graphlib import CycleError, TopologicalSorter
+from typing import Any
 
 from fleetkit import durations
 from fleetkit.errors import Invalid
-from master_mcp.workflows.definition import Call, Definition, ForEach, Goto, Retry, Step, Wait
+from master_mcp.workflows.definition import Call, Definition, ForEach, Goto, Retry, Step, Undo, Wait
 from master_mcp.workflows.graph import Ask, Attempts, Each, Graph, Invoke, Listen, Node, Pause, Probe, Sub, Task
 
 ToolId = Callable[[str | None, str], str]  # service and tool as written -> canonical id; raises Invalid
@@ -70,7 +71,7 @@ def _named(step: str, tool_id: ToolId) -> ToolId:
 
 def _task(step: Step, tool_id: ToolId) -> Task:
     if step.tool is not None:
-        return Invoke(tool_id(step.service, step.tool), step.params)
+        return Invoke(tool_id(step.service, step.tool), step.params, step.expect)
     if step.workflow is not None:
         return Sub(step.workflow, step.inputs)
     if step.approval is not None:
@@ -93,13 +94,14 @@ def _task(step: Step, tool_id: ToolId) -> Task:
 
 
 def _invoke(call: Call, tool_id: ToolId) -> Invoke:
-    return Invoke(tool_id(call.service, call.tool), call.params)
+    expect = call.expect if isinstance(call, Undo) else None
+    return Invoke(tool_id(call.service, call.tool), call.params, expect)
 
 
-def _each(given: str | ForEach | None) -> Each | None:
+def _each(given: str | list[Any] | ForEach | None) -> Each | None:
     if given is None:
         return None
-    each = ForEach(items=given) if isinstance(given, str) else given
+    each = given if isinstance(given, ForEach) else ForEach(items=given)
     return Each(each.items, each.concurrency, each.on_failure == "continue")
 
 
@@ -122,7 +124,8 @@ def _check_order(graph: Graph) -> None:
         circle = " -> ".join(reversed(error.args[1]))
         raise Invalid(f"step {error.args[1][0]!r}: steps wait for each other in a circle: {circle}") from error
     for node in graph.nodes:
-        if node.goto is not None and (node.goto == node.name or node.goto in graph.before(node.name)):
-            raise Invalid(f"step {node.name!r}: onError goes to {node.goto!r}, which comes before it: name a later one")
+        if node.goto is not None and node.name not in graph.before(node.goto):
+            wrong = "which does not come after it: name a later step"
+            raise Invalid(f"step {node.name!r}: onError goes to {node.goto!r}, {wrong}")
         if node.when is False:
             raise Invalid(f"step {node.name!r}: when is false, it can never run: take it out")

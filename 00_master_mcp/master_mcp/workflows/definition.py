@@ -30,7 +30,9 @@ def _duration(value: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 Duration = Annotated[str, AfterValidator(_duration)]
-Code = Literal["refused", "not_found", "invalid", "unavailable", "timed_out", "over_budget", "conflict", "error"]
+Code = Literal[
+    "refused", "not_found", "invalid", "unavailable", "timed_out", "over_budget", "conflict", "error", "unexpected"
+]
 
 
 class Part(BaseModel):
@@ -45,6 +47,12 @@ class Call(Part):
     tool: str = Field(min_length=1, description="its canonical id, or with `service` its last part")
     service: str | None = Field(default=None, description="the spoke's name (`linux_cli`) or namespace (`os.linux`)")
     params: dict[str, Any] = {}
+
+
+class Undo(Call):
+    """The call that undoes a step."""
+
+    expect: str | None = Field(default=None, description="a condition over `.result`; the undoing failed without it")
 
 
 class Verify(Call):
@@ -117,17 +125,18 @@ class Step(Part):
     service: str | None = None
     tool: str | None = None
     params: dict[str, Any] = {}
+    expect: str | None = Field(default=None, description="a condition over `.result`; without it the step has failed")
     approval: Approval | None = None
     wait: Duration | Wait | None = None
     workflow: Name | None = None
     inputs: dict[str, Any] = {}
     needs: list[Name] | None = Field(default=None, description="steps that come before; default the one above")
     when: str | bool | None = None
-    for_each: str | ForEach | None = None
+    for_each: str | list[Any] | ForEach | None = None
     retry: Retry | None = None
     timeout: Duration | None = None
     on_error: Literal["fail", "continue"] | Goto = "fail"
-    compensate: Call | None = None
+    compensate: Undo | None = None
     verify: Verify | None = None
 
     @model_validator(mode="after")
@@ -136,10 +145,12 @@ class Step(Part):
         given = [name for name, value in kinds.items() if value is not None]
         if len(given) != 1:
             raise ValueError("a step has exactly one of tool, approval, wait, workflow")
-        self._only_with("tool", given, service=self.service, params=self.params, retry=self.retry, verify=self.verify)
+        self._only_with("tool", given, service=self.service, params=self.params, expect=self.expect)
+        self._only_with("tool", given, retry=self.retry, verify=self.verify)
         self._only_with("workflow", given, inputs=self.inputs)
-        if self.for_each is not None and given[0] not in ("tool", "workflow"):
-            raise ValueError("forEach goes with tool or workflow")
+        for name, value in {"forEach": self.for_each, "timeout": self.timeout}.items():
+            if value is not None and given[0] not in ("tool", "workflow"):
+                raise ValueError(f"{name} goes with tool or workflow")
         return self
 
     def _only_with(self, kind: str, given: list[str], **values: object) -> None:

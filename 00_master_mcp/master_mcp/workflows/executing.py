@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from fleetkit.errors import FleetError, OverBudget
@@ -15,6 +16,7 @@ from master_mcp.policy.verdict import Effect, Terms
 from master_mcp.proxy.request import Under
 from master_mcp.workflows import book
 from master_mcp.workflows.calling import Calls
+from master_mcp.workflows.carrying import steps_in
 from master_mcp.workflows.compiling import compile_
 from master_mcp.workflows.engine import Body, DurableEngine, Interrupted, Journal
 from master_mcp.workflows.graph import Graph
@@ -24,7 +26,7 @@ from master_mcp.workflows.notes import Notes
 from master_mcp.workflows.performing import Performer
 from master_mcp.workflows.places import Places
 from master_mcp.workflows.reading import read
-from master_mcp.workflows.record import LIVE, RunStatus, record_of
+from master_mcp.workflows.record import LIVE, RunStatus
 from master_mcp.workflows.rooms import Rooms
 from master_mcp.workflows.run import Run, split
 
@@ -50,17 +52,34 @@ class Executor:
         self._engine: DurableEngine | None = None
         self._places = Places(settings.running)
         self._placed: set[str] = set()  # runs that hold a place
-        self._fresh: set[str] = set()  # executions that no earlier start of the hub can have begun
+        self._fresh: dict[str, Run] = {}  # attempts at runs that nobody can have begun or changed, by the runs' ids
         self._admitting: dict[str, asyncio.Task[None]] = {}
         self.rooms: Rooms
 
+    def placed(self, run: Run) -> Run:
+        """A new run as it is to be written down: running already when there is a place for it, which it has then.
+
+        A part of another run takes its parent's. Tell of it with `begin`, or give the place back with `leave`.
+        """
+        if run.parent is None:
+            if not self._places.take_free():
+                return run
+            self._placed.add(run.id)
+        return replace(run, status=RunStatus.running, started_at=time.time())
+
     async def begin(self, run: Run) -> None:
-        """Run it as soon as there is a place; a part of another run takes its parent's."""
-        self._fresh.add(run.execution_id)
+        """Run it as soon as there is a place."""
+        self._fresh[run.id] = run
+        if run.status is RunStatus.running:
+            self._notes.of_run("workflow.started", run)
         if run.parent is not None:
             await self._ensure(run)
         else:
             self._admit(run)
+
+    def is_new(self, run_id: str) -> bool:
+        """Whether it will begin here and has not yet: its end is still to be told of."""
+        return run_id in self._fresh
 
     def check_room(self) -> None:
         """Raises OverBudget when too many runs wait for a place."""
@@ -70,15 +89,20 @@ class Executor:
                 retry_after=10.0,
             )
 
+    async def ready(self) -> None:
+        """Launch the engine if it was not yet; raises Unavailable, saying what to do, when its database is not well."""
+        await self._ready()
+
     async def cancel(self, run: Run) -> None:
         """Stop what runs of it."""
+        self._fresh.pop(run.id, None)
         waiting = self._admitting.pop(run.id, None)
         if waiting is not None:
             waiting.cancel()
         if self._engine is not None:
             await self._engine.cancel(run.execution_id)
-        self._leave(run)
-        self.ended(run)
+        self.leave(run)
+        self._ended(run)
 
     async def forget(self, runs: list[Run]) -> None:
         """Delete the journals of ended runs, of every attempt."""
@@ -86,7 +110,8 @@ class Executor:
         await engine.forget([f"{run.id}.{epoch}" for run in runs for epoch in range(run.epoch + 1)])
 
     async def watch(self) -> None:
-        """For ever: have every run go on that should, those of an earlier start first."""
+        """For ever: have every run go on that should, those of an earlier start first, once the hub has opened."""
+        await asyncio.sleep(self._settings.poll_s)  # loading the engine takes a second, which nobody shall wait for
         while True:
             try:
                 await self._look()
@@ -96,8 +121,11 @@ class Executor:
 
     async def close(self) -> None:
         """Interrupt what runs; the next start goes on with it."""
-        for task in self._admitting.values():
+        admitting = list(self._admitting.values())
+        for task in admitting:
             task.cancel()
+        if admitting:
+            await asyncio.wait(admitting)  # one of them may be launching the engine
         if self._engine is not None:
             await self._engine.close()
 
@@ -116,12 +144,13 @@ class Executor:
 
     async def _admitted(self, run: Run) -> None:
         try:
-            await self._places.take(run.priority)
-            self._placed.add(run.id)
+            if run.id not in self._placed:
+                await self._places.take(run.priority)
+                self._placed.add(run.id)
             await self._ensure(run)
         except FleetError as error:
             log.warning("workflow.start.failed", run=run.id, reason=error.message)
-            self._leave(run)
+            self.leave(run)
         finally:
             self._admitting.pop(run.id, None)
 
@@ -135,7 +164,8 @@ class Executor:
                 self._engine = await self._launch(self._execute)
             return self._engine
 
-    def _leave(self, run: Run) -> None:
+    def leave(self, run: Run) -> None:
+        """Give its place to another, if it has one."""
         if run.id in self._placed:
             self._placed.discard(run.id)
             self._places.leave()
@@ -143,30 +173,30 @@ class Executor:
     async def _execute(self, execution_id: str, journal: Journal) -> None:
         """The body of every execution."""
         run_id, epoch = split(execution_id)
-        fresh = execution_id in self._fresh
-        self._fresh.discard(execution_id)
+        fresh = self._fresh.pop(run_id, None)
         try:
-            run = await self._store.read(lambda db: book.get(db, run_id))
+            run = fresh or await self._store.read(lambda db: book.get(db, run_id))
             if run.ended or run.epoch != epoch:
                 return
-            run = await self._started(run)
+            if fresh is None or run.status is RunStatus.queued:
+                run = await self._started(run)
         except FleetError as error:
             raise Interrupted(error.message) from error
         if run is None:
             return
         try:
-            await self._interpret(run, journal, resumed=not fresh)
+            await self._interpret(run, journal, resumed=fresh is None)
         finally:
-            self._leave(run)
+            self.leave(run)
 
     async def _started(self, run: Run) -> Run | None:
         started = run.started_at or time.time()
-        moved = await self._store.write(
-            lambda db: book.move(db, run, LIVE, status=RunStatus.running, started_at=started)
-        )
-        if moved is not None and run.status is RunStatus.queued:
+        values: dict[str, Any] = {"status": RunStatus.running, "started_at": started}
+        if not await self._store.write(lambda db: book.change(db, run, LIVE, **values)):
+            return None
+        if run.status is RunStatus.queued:
             self._notes.of_run("workflow.started", run)
-        return moved
+        return replace(run, **values)
 
     async def _interpret(self, run: Run, journal: Journal, *, resumed: bool) -> None:
         graph = compile_(read(run.definition), lambda _, tool: tool)
@@ -174,28 +204,32 @@ class Executor:
         ledger = Ledger(self._store, run, resumed=resumed, changed=lambda status: self._changed(run, status))
         calls = Calls(run, self.rooms, ledger, under_of(run), ends_at)
         performer = Performer(run, self.rooms, ledger, calls, ends_at)
-        carried = {name: record_of(content) for name, content in run.carried.items()}
-        end = await Interpreter(graph, _base(run), carried, journal, performer).run()
-        await self._end(run, graph, end, ledger)
+        carried = steps_in(run.carried)
+        try:
+            end = await Interpreter(graph, _base(run), carried, journal, performer).run()
+            await self._end(run, graph, end, ledger)
+        finally:
+            ledger.close()
 
     def _changed(self, run: Run, status: RunStatus) -> None:
         """A run that only waits gives its place to another; its status is on display."""
         if status is not RunStatus.running:
-            self._leave(run)
-        self._store.submit(lambda db: book.move(db, run, LIVE, status=status))
+            self.leave(run)
+        self._store.submit(lambda db: book.change(db, run, LIVE, status=status))
         self.rooms.bell.ring(f"watch:{run.id}")
 
     async def _end(self, run: Run, graph: Graph, end: End, ledger: Ledger) -> None:
         status = RunStatus.completed if end.failed is None else RunStatus.failed
         values: dict[str, Any] = {"outputs": end.outputs, "failed_step": end.failed, "reason": end.reason}
-        await ledger.sound(self._store.write(lambda db: book.move(db, run, LIVE, status=status, **values)))
+        values |= {"status": status, "ended_at": time.time()}
+        is_so = await ledger.written(lambda db: book.change(db, run, LIVE, **values))
         self._metrics.workflow_runs.labels(status.value).inc()
         self._notes.of_run(f"workflow.{status}", run, step=end.failed)
-        self.ended(run)
+        self._ended(run, replace(run, **values) if is_so else None)
 
-    def ended(self, run: Run) -> None:
+    def _ended(self, run: Run, said: Run | None = None) -> None:
         """Wake who waits for its end."""
-        self.rooms.bell.ring(f"run:{run.id}")
+        self.rooms.bell.ring(f"run:{run.id}", said)
         self.rooms.bell.ring(f"watch:{run.id}")
 
 

@@ -9,9 +9,16 @@ from fleetkit.jq import Jq, Limits
 
 LIMITS = Limits(cpu_s=1.0, input_bytes=4 * 1024 * 1024, output_bytes=1024 * 1024)
 MAX_EXPRESSION = 4000
+SHOWN = 80  # characters of an expression in the message that says what is wrong with it
 
 Scope = Mapping[str, Any]
-_STEP = re.compile(r"\.steps\s*(?:\.\s*([A-Za-z]\w*)|\[\s*\"([A-Za-z]\w*)\"\s*\])?")
+_NAMED = r"\s*(?:\.\s*([A-Za-z]\w*)|\[\s*\"([A-Za-z]\w*)\"\s*\])?"
+_STEP = re.compile(r"(?<![\w\])\"?])\.(?:steps|status|errors)" + _NAMED)
+_RESULT = re.compile(r"\.steps" + _NAMED)
+_QUOTED = re.compile(r"(\[\s*\"[A-Za-z]\w*\"\s*\])|\"(?:[^\"\\]|\\[^(])*\"")  # a key in brackets, or text
+_WHOLE = re.compile(  # what may look at all there is: a function or a bare dot where a path could stand
+    r"(?:^|[\[({,:;])\s*[a-z@]|(?<![\w\])\"?.])\.(?![A-Za-z_])|\bas\s*[$\[{]"
+)
 
 
 def parts(text: str) -> list[tuple[bool, str]]:
@@ -69,10 +76,16 @@ def condition(text: str) -> str:
     return found[0][1] if len(found) == 1 and found[0][0] else text
 
 
-def steps_in(expression: str) -> set[str] | None:
-    """The steps whose results an expression reads; None when it looks at all of them."""
-    found = [match[1] or match[2] for match in _STEP.finditer(expression)]
-    return None if None in found else set(found)
+def steps_in(expression: str) -> set[str]:
+    """The steps that an expression names: their result, status or error."""
+    words = _QUOTED.sub(r"\1", expression)
+    return {match[1] or match[2] for match in _STEP.finditer(words) if match[1] or match[2]}
+
+
+def results_in(expression: str) -> set[str] | None:
+    """The steps whose results an expression can look at; None when that may be all of them."""
+    found = [match[1] or match[2] for match in _RESULT.finditer(expression)]
+    return None if None in found or _WHOLE.search(expression) else set(found)
 
 
 class Templates:
@@ -119,7 +132,8 @@ class Templates:
         try:
             return await self._jq.evaluate(expression, _seen_by(expression, scope), LIMITS)
         except FleetError as error:
-            raise type(error)(f"${{ {expression} }}: {error.message}", retry_after=error.retry_after) from error
+            shown = expression if len(expression) <= SHOWN else f"{expression[:SHOWN]} ..."
+            raise type(error)(f"${{ {shown} }}: {error.message}", retry_after=error.retry_after) from error
 
     async def _text(self, text: str, scope: Scope) -> object:
         if "${" not in text:
@@ -133,7 +147,7 @@ class Templates:
 
 def _seen_by(expression: str, scope: Scope) -> Scope:
     """The part of the scope that an expression can look at: large results of other steps stay at home."""
-    named = steps_in(expression)
+    named = results_in(expression)
     if named is None or "steps" not in scope:
         return scope
     return {**scope, "steps": {name: value for name, value in scope["steps"].items() if name in named}}

@@ -12,10 +12,11 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Invoke:
-    """Call a tool; `arguments` is a template."""
+    """Call a tool; `arguments` is a template, `expect` a condition over the `.result` without which it has failed."""
 
     tool: str
     arguments: Mapping[str, Any]
+    expect: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,11 @@ class Node:
     goto: str | None = None
     compensate: Invoke | None = None
     verify: Probe | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Whether it does nothing but wait."""
+        return isinstance(self.task, Pause | Listen)
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,10 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from fleetkit.errors import FleetError
 from master_mcp.workflows.engine import Journal, Json
 from master_mcp.workflows.expressions import Scope
-from master_mcp.workflows.graph import Each, Graph, Node
+from master_mcp.workflows.graph import Ask, Each, Graph, Listen, Node, Pause
 from master_mcp.workflows.record import Fault, StepRecord, StepStatus, record_of
 
 UNDO = ".undo"  # behind a step's name: its compensation
@@ -45,8 +46,12 @@ class Steps(Protocol):
         """Fill in a template; raises FleetError."""
         ...
 
-    def over(self, record: StepRecord) -> None:
-        """A node is over; told again when an execution is begun again."""
+    async def give_up(self) -> None:
+        """The run has failed: nobody need decide about calls that are held, nothing is tried again."""
+        ...
+
+    def over(self, record: StepRecord, item: int | None = None) -> None:
+        """A node is over, or one item of it; told again when an execution is begun again."""
         ...
 
 
@@ -93,11 +98,23 @@ class Interpreter:
         while True:
             while self._failed is None and await self._advance():
                 pass
+            if self._failed is not None:
+                await self._give_up()
             if not self._running:
                 return
             for task in await self._journal.first_of(list(self._running)):
                 node = self._running.pop(task)
                 self._settle(node, record_of(task.result()))
+
+    async def _give_up(self) -> None:
+        """A run that failed waits for nothing any more; calls under way come to their end."""
+        for task, node in list(self._running.items()):
+            if isinstance(node.task, Pause | Listen | Ask):
+                del self._running[task]
+                task.cancel()
+                await asyncio.wait([task])
+                self._settle(node, StepRecord(node.name, StepStatus.cancelled))
+        await self._steps.give_up()
 
     async def _advance(self) -> bool:
         """Start or skip what can be; True when that may have made others ready."""
@@ -180,6 +197,7 @@ class Interpreter:
                 async with free:
                     if not stopped:
                         found = done[number] = record_of(await places[number])
+                        self._steps.over(found, number)
                         stopped = not found.completed and not each.goes_on
 
             tasks = [asyncio.ensure_future(one(number)) for number in range(len(items))]
@@ -210,9 +228,15 @@ class Interpreter:
             return End(None, None, None)
 
         async def work() -> Json:
-            return await self._steps.fill(outputs, self._scope())
+            try:
+                return {"outputs": await self._steps.fill(outputs, self._scope())}
+            except FleetError as error:
+                return {"outputs": None, "problem": f"outputs: {error.message}"}
 
-        return End(await self._journal.step("outputs", work), None, None)
+        found = await self._journal.step("outputs", work)
+        if "problem" in found:  # every step did what it should, and nothing is undone
+            return End(None, "outputs", found["problem"])
+        return End(found["outputs"], None, None)
 
     async def _undo(self) -> str:
         """Run the compensations, the last completed step's first; what went wrong, as words for the reason."""
@@ -228,7 +252,9 @@ class Interpreter:
 
     async def _undone_one(self, node: Node, item: int | None, scope: Scope) -> StepRecord:
         place = self._journal.step(node.name + UNDO, lambda: _recorded(self._steps.undo(node, item, scope)))
-        return record_of(await place)
+        record = record_of(await place)
+        self._steps.over(record, item)
+        return record
 
     def _undone(self, node: Node) -> list[tuple[int | None, Scope]]:
         """What there is to undo of a completed step: each of its items that was done."""

@@ -1,5 +1,6 @@
 """What one run's steps do, written down as it happens; the run's own status follows from it."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
@@ -18,6 +19,8 @@ T = TypeVar("T")
 
 At = tuple[str, int | None]  # a step, and its item when it has several
 
+TOGETHER_S = 0.2  # rows that nobody waits for are written together: one write for three quick steps, not six
+
 
 class Ledger:
     """The rows of one attempt at a run. `resumed`: an earlier start of this hub may have written some already."""
@@ -28,6 +31,9 @@ class Ledger:
         self._resumed = resumed
         self._changed = changed
         self._live: dict[At, StepStatus] = {}
+        self._unwritten: dict[At, dict[str, Any]] = {}
+        self._known: set[At] = set()  # what may have a row
+        self._writing: asyncio.TimerHandle | None = None
         self.attempts: dict[At, int] = {}
 
     async def found(self, at: At) -> Mapping[str, Any] | None:
@@ -41,27 +47,31 @@ class Ledger:
 
     async def sure(self, at: At, status: StepStatus, **values: Any) -> None:
         """Write where a step stands and wait until that is on disk."""
-        key = self._key(at)
-        self._tell(at, status)
-        await self.sound(self._store.write(lambda db: book.put(db, key, status=status.value, **values)))
+        self._keep(at, status, {"status": status.value, **values})
+        await self.written()
 
     def note(self, at: At, status: StepStatus, **values: Any) -> None:
-        """Write where a step stands; nobody waits for it."""
-        key = self._key(at)
-        self._tell(at, status)
-        self._queued(lambda db: book.put(db, key, status=status.value, **values))
+        """Write where a step stands soon; nobody waits for it."""
+        self._keep(at, status, {"status": status.value, **values})
 
     async def kept(self, at: At, record: StepRecord) -> None:
         """Write how a step ended and wait until that is on disk."""
-        key = self._key(at)
-        self._tell(at, record.status)
-        await self.sound(self._store.write(lambda db: book.put_record(db, key, record)))
+        self.over(at, record)
+        await self.written()
 
     def over(self, at: At, record: StepRecord) -> None:
-        """Write how a step ended; its journal has it already."""
-        key = self._key(at)
-        self._tell(at, record.status)
-        self._queued(lambda db: book.put_record(db, key, record))
+        """Write how a step ended soon; its journal has it already."""
+        self._keep(at, record.status, book.values_of(record))
+
+    async def written(self, last: Callable[[sa.Connection], bool] = lambda _db: True) -> bool:
+        """Wait until all of it is on disk, and with it what `last` does; what that gives."""
+        return await self.sound(self._store.write(self._taken(last)))
+
+    def close(self) -> None:
+        """Queue what is left."""
+        if self._writing is not None:
+            self._writing.cancel()
+        self._flush()
 
     async def signal(self, name: str) -> Mapping[str, Any] | None:
         """What was sent to the run under that name."""
@@ -84,11 +94,37 @@ class Ledger:
         except (Unavailable, OverBudget) as error:
             raise Interrupted(error.message) from error
 
-    def _queued(self, work: Callable[[sa.Connection], None]) -> None:
-        try:
-            self._store.submit(work)
-        except FleetError as error:
-            raise Interrupted(error.message) from error
+    def _keep(self, at: At, status: StepStatus, values: Mapping[str, Any]) -> None:
+        self._tell(at, status)
+        self._unwritten.setdefault(at, {}).update(values)
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().call_later(TOGETHER_S, self._flush)
+
+    def _flush(self) -> None:
+        self._writing = None
+        rows = self._unwritten
+        if rows:
+            try:
+                self._store.submit(self._taken())
+            except FleetError:
+                self._unwritten = rows  # the next row that somebody waits for takes them along, or says why not
+
+    def _taken(self, last: Callable[[sa.Connection], bool] = lambda _db: True) -> Callable[[sa.Connection], bool]:
+        """The write of every row that is not written."""
+        old: dict[StepKey, dict[str, Any]] = {}
+        new: dict[StepKey, dict[str, Any]] = {}
+        for at, values in self._unwritten.items():
+            (old if self._resumed or at in self._known else new)[self._key(at)] = values
+        self._known |= self._unwritten.keys()
+        self._unwritten = {}
+
+        def work(db: sa.Connection) -> bool:
+            for key, values in old.items():
+                book.put(db, key, **values)
+            book.put_new(db, new)
+            return last(db)
+
+        return work
 
     def _tell(self, at: At, status: StepStatus) -> None:
         before = self.status

@@ -40,6 +40,7 @@ class Library:
 
     def __init__(self, store: Store, data_dir: Path) -> None:
         self._store = store
+        self._read: dict[Path, tuple[tuple[int, int], Entry]] = {}
         self._folders = ((YOURS, data_dir / "workflows"), (SHIPPED, settings.shipped_file().parent / "workflows"))
 
     async def get(self, name: str) -> Entry:
@@ -92,13 +93,23 @@ class Library:
         for origin, folder in self._folders:
             for path in sorted(folder.glob("*.yaml")) if folder.is_dir() else ():
                 try:
-                    content = parse(path.read_text(encoding="utf-8"), path.name)
+                    entry = self._file(path, origin)
                 except (FleetError, OSError, UnicodeDecodeError) as error:
                     log.warning("workflow.file.unreadable", file=str(path), reason=str(error))
                     continue
-                name = str(content.get("name", path.stem))
-                found.setdefault(name, Entry(name, digest(content), origin, content))
+                found.setdefault(entry.name, entry)
         return found
+
+    def _file(self, path: Path, origin: str) -> Entry:
+        """The workflow in a file, read again when that has changed."""
+        stat = path.stat()
+        stamp = (stat.st_mtime_ns, stat.st_size)
+        known = self._read.get(path)
+        if known is None or known[0] != stamp:
+            content = parse(path.read_text(encoding="utf-8"), path.name)
+            entry = Entry(str(content.get("name", path.stem)), digest(content), origin, content)
+            known = self._read[path] = (stamp, entry)
+        return known[1]
 
 
 def _entry(row: Any) -> Entry:

@@ -2,21 +2,23 @@
 
 import hashlib
 from collections.abc import Awaitable, Mapping
-from datetime import UTC, datetime
+from contextlib import suppress
 from typing import Any, cast
 
-from fleetkit.errors import FleetError, Invalid, Refused, TimedOut
+from fleetkit import trust
+from fleetkit.errors import Conflict, FleetError, Invalid, Refused, TimedOut
 from master_mcp.approvals.asking import Question
 from master_mcp.approvals.record import Approval, Status
-from master_mcp.workflows import book
-from master_mcp.workflows.calling import DOOR, Calls, Order
+from master_mcp.workflows import book, schedules
+from master_mcp.workflows.calling import DOOR, WITHDRAWN, Calls, Order
+from master_mcp.workflows.carrying import HASH, item_in, part_in
 from master_mcp.workflows.expressions import Scope
 from master_mcp.workflows.graph import Ask, Invoke, Listen, Node, Pause, Sub
 from master_mcp.workflows.interpreter import UNDO, Plan
 from master_mcp.workflows.ledger import At, Ledger, now
 from master_mcp.workflows.record import OVER, Fault, RunStatus, StepRecord, StepStatus
 from master_mcp.workflows.rooms import Rooms
-from master_mcp.workflows.run import Run
+from master_mcp.workflows.run import Run, part_id
 from master_mcp.workflows.waiting import until_found, until_moment
 
 MAX_ITEMS = 1000
@@ -60,12 +62,8 @@ class Performer:
             return book.record_in(row)
         if isinstance(node.task, Invoke):
             order = Order(at, node.task, scope, node.attempts, node.timeout_s, node.verify)
-            record = await self._tried(at, self._calls.made(order))
-        else:
-            record = await self._tried(at, self._waited(at, node, scope, row))
-        if item is not None:  # the interpreter tells of whole steps only
-            self._ledger.over(at, record)
-        return record
+            return await self._tried(at, self._calls.made(order))
+        return await self._tried(at, self._waited(at, node, scope, row))
 
     async def undo(self, node: Node, item: int | None, scope: Scope) -> StepRecord:
         """See `Steps`."""
@@ -74,20 +72,23 @@ class Performer:
         row = await self._ledger.found(at)
         if row is not None and row["status"] in OVER:
             return book.record_in(row)
-        record = await self._tried(at, self._calls.made(Order(at, node.compensate, scope, timeout_s=node.timeout_s)))
-        self._ledger.over(at, record)
-        return record
+        return await self._tried(at, self._calls.made(Order(at, node.compensate, scope, timeout_s=node.timeout_s)))
 
     async def fill(self, template: Any, scope: Scope) -> Any:
         """See `Steps`."""
-        try:
-            return await self._rooms.templates.fill(template, scope)
-        except FleetError as error:
-            return {"error": error.message}
+        return await self._rooms.templates.fill(template, scope)
 
-    def over(self, record: StepRecord) -> None:
+    async def give_up(self) -> None:
         """See `Steps`."""
-        self._ledger.over((record.name, None), record)
+        self._calls.give_up()
+        await self._ledger.written()
+        for row in await self._ledger.sound(self._rooms.steps(self._run)):
+            if row["approval_id"] and row["status"] in (StepStatus.waiting, StepStatus.cancelled):
+                await self._ledger.sound(self._rooms.asking.withdraw(row["approval_id"], WITHDRAWN))
+
+    def over(self, record: StepRecord, item: int | None = None) -> None:
+        """See `Steps`."""
+        self._ledger.over((record.name, item), record)
 
     async def _tried(self, at: At, work: Awaitable[StepRecord]) -> StepRecord:
         """How a step ended, also when it could not be begun."""
@@ -109,7 +110,7 @@ class Performer:
             case Ask():
                 result = await self._answered(at, node.task, scope, started)
             case Sub():
-                result = await self._ran(at, node.task, scope, started)
+                result = await self._ran(at, node.task, scope, _earlier(self._ends_at, started, node.timeout_s))
             case _:
                 raise AssertionError(node.task)
         return StepRecord(at[0], StepStatus.completed, result, None, started, now(), 1)
@@ -119,7 +120,7 @@ class Performer:
             if pause.seconds is not None:
                 due = started + pause.seconds
             else:
-                due = _moment(await self._rooms.templates.fill(pause.until, scope))
+                due = schedules.moment(await self._rooms.templates.fill(pause.until, scope))
             await self._ledger.sure(at, StepStatus.waiting, started_at=started, due_at=due, waits_for="time")
         else:
             self._ledger.note(at, StepStatus.waiting)
@@ -186,20 +187,25 @@ class Performer:
         await self._ledger.sound(self._rooms.asking.heard(asked.id))
         return values
 
-    async def _ran(self, at: At, sub: Sub, scope: Scope, started: float) -> Any:
+    async def _ran(self, at: At, sub: Sub, scope: Scope, ends_at: float | None) -> Any:
         inputs = await self._rooms.templates.fill(sub.inputs, scope)
-        number = "" if at[1] is None else f"-{at[1]}"
-        run_id = f"{self._run.id}-{at[0]}{number}-{self._run.epoch}"
-        child = await self._rooms.child(self._run, run_id, sub.workflow, inputs)
-        await self._ledger.sure(at, StepStatus.waiting, started_at=started, waits_for=f"run {child.id}")
+        kept = item_in(self._run, at, inputs)
+        if kept is not None:
+            return kept.result
+        earlier = part_in(self._run, at, inputs)
+        child = await self._rooms.child(self._run, part_id(self._run, *at), sub.workflow, inputs, earlier)
+        row = {HASH: trust.canonical_hash(dict(inputs)), "started_at": child.created_at, "waits_for": f"run {child.id}"}
+        await self._ledger.sure(at, StepStatus.waiting, **row)
 
         async def ended() -> Run | None:
             found = await self._ledger.sound(self._rooms.look(child.id))
             return found if found.ended else None
 
-        found = await until_found(self._rooms.bell, f"run:{child.id}", ended, self._ends_at)
+        found = await until_found(self._rooms.bell, f"run:{child.id}", ended, ends_at)
         if found is None:
-            raise TimedOut(f"run {child.id} took longer than the whole run may")
+            with suppress(Conflict):  # it has ended after all
+                await self._ledger.sound(self._rooms.stop(child.id, "it took longer than the step that runs it may"))
+            raise TimedOut(f"run {child.id} of {sub.workflow} took longer than it may")
         if found.status is not RunStatus.completed:
             reason = f": {found.reason}" if found.reason else ""
             raise FleetError(f"run {child.id} of {sub.workflow} {found.status}{reason}")
@@ -209,17 +215,12 @@ class Performer:
         return due if self._ends_at is None else min(due, self._ends_at)
 
 
+def _earlier(ends_at: float | None, started: float, timeout_s: float | None) -> float | None:
+    """When a step's time is over: its own, or that of the whole run."""
+    ends = [one for one in (ends_at, None if timeout_s is None else started + timeout_s) if one is not None]
+    return min(ends, default=None)
+
+
 def _approval_id(run: Run, at: At) -> str:
     """The same for the same step of the same attempt, so that asking again asks nothing new."""
     return "ap_" + hashlib.sha256(f"{run.execution_id}/{at[0]}/{at[1]}".encode()).hexdigest()[:16]
-
-
-def _moment(value: object) -> float:
-    """Epoch seconds of what `until` gave; raises Invalid for what is no moment."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    try:
-        moment = datetime.fromisoformat(str(value))
-    except ValueError as error:
-        raise Invalid(f"until {value!r} is no moment: write 2027-01-31T08:00:00+01:00 or epoch seconds") from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()

@@ -32,10 +32,16 @@ class Places:
         finally:
             self.leave()
 
+    def take_free(self) -> bool:
+        """Take a place if there is one now."""
+        if not self._free:
+            return False
+        self._free -= 1
+        return True
+
     async def take(self, priority: int = USUAL) -> None:
         """Wait for a place; give it back with `leave`."""
-        if self._free:
-            self._free -= 1
+        if self.take_free():
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (priority, next(self._numbers), turn))

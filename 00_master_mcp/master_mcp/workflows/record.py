@@ -1,7 +1,7 @@
 """What became of a step, as it is recorded, read by expressions and shown."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -64,7 +64,7 @@ class StepRecord:
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in a journal."""
-        return asdict(self)
+        return {**vars(self), "error": None if self.error is None else vars(self.error)}
 
     @property
     def completed(self) -> bool:

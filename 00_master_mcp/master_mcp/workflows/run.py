@@ -77,6 +77,12 @@ def run_of(row: sa.RowMapping) -> Run:
     return Run(**known)
 
 
+def part_id(run: Run, step: str, item: int | None) -> str:
+    """The id of the run of a step that is a workflow, in this attempt."""
+    number = "" if item is None else f"-{item}"
+    return f"{run.id}-{step}{number}-{run.epoch}"
+
+
 def split(execution_id: str) -> tuple[str, int]:
     """The run and the attempt that an execution is."""
     run_id, _, epoch = execution_id.rpartition(".")

@@ -1,8 +1,9 @@
-"""When a workflow starts by itself: cron expressions and time zones."""
+"""When a workflow starts by itself: cron expressions and time zones; moments as people write them."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from fleetkit.errors import Invalid
 from master_mcp.workflows.definition import Definition, Schedule
 
 
@@ -31,3 +32,14 @@ def next_after(schedule: Schedule, at: float) -> float:
         return next(CronSim(schedule.cron, start)).timestamp()
     except (CronSimError, StopIteration) as error:
         raise ValueError(str(error) or "it never comes") from error
+
+
+def moment(value: object) -> float:
+    """Epoch seconds of a moment: RFC 3339 text, UTC where it names no zone, or the number itself. Raises Invalid."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    try:
+        found = datetime.fromisoformat(str(value))
+    except ValueError as error:
+        raise Invalid(f"{value!r} is no moment: write 2027-01-31T08:00:00+01:00 or epoch seconds") from error
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -1,5 +1,6 @@
 """Definitions as doors and tools use them: validate, save, list, remove."""
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,8 +8,10 @@ from master_mcp.auth.caller import Caller
 from master_mcp.workflows import view
 from master_mcp.workflows.bell import Bell
 from master_mcp.workflows.checking import Checker
+from master_mcp.workflows.compiling import compile_
 from master_mcp.workflows.library import Library
 from master_mcp.workflows.notes import Notes
+from master_mcp.workflows.reading import read
 
 CHANGED = "definitions"  # rings when the saved ones have changed
 
@@ -21,6 +24,10 @@ class Shelf:
         self._checker = checker
         self._notes = notes
         self._bell = bell
+
+    def changes(self) -> asyncio.Event:
+        """Is set whenever the saved workflows have changed; whoever waits for it clears it."""
+        return self._bell.listen(CHANGED)
 
     async def validate(self, caller: Caller, content: Mapping[str, Any]) -> dict[str, Any]:
         """`{name, hash, inputs, graph}` of a definition that is good. Raises Invalid."""
@@ -49,3 +56,8 @@ class Shelf:
         shown = [view.definition(entry) for entry in (await self.library.all()).values()]
         words = query.lower().split()
         return [one for one in shown if all(word in f"{one['name']} {one['description']}".lower() for word in words)]
+
+
+def drawing(content: Mapping[str, Any]) -> str:
+    """A definition as a Mermaid flowchart, its tools as they are written. Raises Invalid."""
+    return view.mermaid(compile_(read(content), lambda _, tool: tool))

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from fleetkit.errors import Conflict, Invalid, NotFound
+from fleetkit.errors import Conflict, Invalid
 from fleetkit.store import Store
 from master_mcp.approvals.room import Approvals
 from master_mcp.auth.caller import Caller
@@ -13,9 +13,9 @@ from master_mcp.store.workflows import runs
 from master_mcp.workflows import book
 from master_mcp.workflows.bell import Bell
 from master_mcp.workflows.calling import doubt_signal
+from master_mcp.workflows.carrying import kept_of
 from master_mcp.workflows.checking import Checked, Checker
 from master_mcp.workflows.executing import Executor
-from master_mcp.workflows.interpreter import UNDO
 from master_mcp.workflows.looking import MAX_LISTED, Looking, graph_of
 from master_mcp.workflows.notes import Notes
 from master_mcp.workflows.record import LIVE, RunStatus, StepStatus
@@ -48,8 +48,13 @@ class Steering:
 
     async def cancel(self, caller: Caller, run_id: str, reason: str = "") -> Run:
         """End a run now, its parts too. Raises NotFound, Conflict when it has ended."""
-        run, rows = await self._looking.visible(caller, run_id)
+        await self._looking.visible(caller, run_id)
         note = f"cancelled by {caller.name}" + (f": {reason}" if reason else "")
+        return await self.stop(run_id, note, caller)
+
+    async def stop(self, run_id: str, note: str, caller: Caller | None = None) -> Run:
+        """`cancel`, by the hub itself when there is no caller."""
+        run, rows = await self._looking.whole(run_id)
         moved = await self._store.write(lambda db: book.move(db, run, LIVE, status=RunStatus.cancelled, reason=note))
         if moved is None:
             raise _over(run)
@@ -61,7 +66,7 @@ class Steering:
                 await self._approvals.asking.withdraw(row["approval_id"], note)
         for part in await self._store.read(lambda db: book.listed(db, MAX_LISTED, runs.c.parent == run.id)):
             if not part.ended:
-                await self.cancel(caller, part.id, reason)
+                await self.stop(part.id, note, caller)
         return moved
 
     async def signal(self, caller: Caller, run_id: str, name: str, payload: Any) -> None:
@@ -91,7 +96,7 @@ class Steering:
             await self._store.write(lambda db: book.settle(db, key, done=done, result=result, note=note))
             self._notes.of_run("workflow.signalled", run, caller)
         else:
-            await self._send(run, doubt_signal((step, item), row["attempts"]), dict(said), caller)
+            await self._send(run, doubt_signal((step, item), run.epoch, row["attempts"]), dict(said), caller)
         return run
 
     async def retry(
@@ -105,15 +110,14 @@ class Steering:
         run, rows = await self._looking.visible(caller, run_id)
         if not run.ended:
             raise Conflict(f"run {run_id} is {run.status}: cancel it first, or wait for its end")
-        doubtful = [row["step"] for row in rows if row["status"] == StepStatus.in_doubt]
-        if doubtful:
-            raise Conflict(
-                f"step {doubtful[0]!r} of run {run_id} is in doubt: find out whether it took effect and say so first, "
-                f"`fleet workflow resume {run_id} --step {doubtful[0]} --outcome done|failed`"
-            )
+        await self._refuse_in_doubt(run, rows)
         content = run.definition if definition is None else definition
         checked = await self._checker.check(content, caller)
-        carried = kept_of(run, rows, checked, step)
+        carried = kept_of(run, rows, graph_of(run), checked.graph, step)
+        if definition is None:  # what a run keeps names its tools otherwise than what was written
+            checked = replace(checked, hash=run.hash)
+        if step is not None or definition is not None or fork:  # that is another run than the one that was approved
+            run = replace(run, approved=None)
         self._notes.of_run("workflow.retried", run, caller)
         if fork:
             fresh = replace(
@@ -137,6 +141,17 @@ class Steering:
             return await self._starting.begin(fresh)
         return await self._again(run, checked, carried)
 
+    async def _refuse_in_doubt(self, run: Run, rows: list[dict[str, Any]]) -> None:
+        """Raises Conflict while nobody has said what became of a step of a run, or of its parts."""
+        doubtful = [row["step"] for row in rows if row["status"] == StepStatus.in_doubt]
+        if doubtful:
+            raise Conflict(
+                f"step {doubtful[0]!r} of run {run.id} is in doubt: find out whether it took effect and say so first, "
+                f"`fleet workflow resume {run.id} --step {doubtful[0]} --outcome done|failed`"
+            )
+        for part in await self._store.read(lambda db: book.listed(db, MAX_LISTED, runs.c.parent == run.id)):
+            await self._refuse_in_doubt(*await self._looking.whole(part.id))
+
     async def _again(self, run: Run, checked: Checked, carried: Mapping[str, Any]) -> Run:
         """The next attempt of the same run."""
         values: dict[str, Any] = {
@@ -144,6 +159,7 @@ class Steering:
             "definition": checked.content,
             "hash": checked.hash,
             "carried": dict(carried),
+            "approved": run.approved,
             "status": RunStatus.queued,
             "created_at": time.time(),
             "ended_at": None,
@@ -164,21 +180,6 @@ class Steering:
             raise Conflict(f"{name!r} was sent to run {run.id} before, and stays as it was")
         self._notes.of_run("workflow.signalled", run, caller)
         self._bell.ring(f"signal:{run.id}")
-
-
-def kept_of(run: Run, rows: list[dict[str, Any]], checked: Checked, step: str | None) -> dict[str, Any]:
-    """The records that the next attempt keeps: completed steps that nothing to be done again comes before."""
-    done = {row["step"]: row for row in rows if row["item"] == book.WHOLE and row["status"] == StepStatus.completed}
-    undone = {name.removesuffix(UNDO) for name in done if name.endswith(UNDO)}
-    kept: dict[str, Any] = dict(run.carried)
-    kept |= {name: book.record_in(row).as_json() for name, row in done.items() if not name.endswith(UNDO)}
-    old, new = graph_of(run), checked.graph
-    same = {node.name for node in new.nodes if node in old.nodes and node.name in kept and node.name not in undone}
-    if step is not None and step not in {node.name for node in new.nodes}:
-        raise NotFound(f"the workflow has no step {step!r}: it has {', '.join(node.name for node in new.nodes)}")
-    again = {node.name for node in new.nodes if node.name not in same or node.name == step}
-    over = new.after(*again)
-    return {name: kept[name] for name in same - over}
 
 
 def _over(run: Run) -> Conflict:

@@ -1,7 +1,7 @@
 """What can be known of expressions and arguments from schemas alone."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -11,7 +11,10 @@ from fleetkit.shapes import mapping
 from master_mcp.catalog.tools import CatalogTool
 from master_mcp.workflows.expressions import expressions, parts
 
-ROOTS = frozenset({"input", "steps", "status", "errors", "run", "item", "index", "result", "body"})
+ROOTS = frozenset({"input", "steps", "status", "errors", "run"})
+ITEM = frozenset({"item", "index"})
+RESULT = frozenset({"result"})
+BODY = frozenset({"body"})  # of a webhook's inputs
 _PATH = re.compile(r"\.(input|steps)((?:\.[A-Za-z_]\w*)+)")
 _ROOT = re.compile(r"(?:^|[^\w\"'\]\)?.])\.([A-Za-z_]\w*)")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"')
@@ -27,14 +30,14 @@ class Known:
 
 def roots(expression: str) -> list[str]:
     """What an expression looks at first: `input`, `steps`, ...; after a pipe that is no root of the run's any more."""
-    return _ROOT.findall(_STRING.sub('""', expression.split("|")[0]))
+    return _ROOT.findall(re.split(r"[|;]", _STRING.sub('""', expression))[0])
 
 
-def faults(expression: str, known: Known) -> list[str]:
-    """Paths of an expression that lead nowhere."""
-    wrong = [root for root in roots(expression) if root not in ROOTS]
+def faults(expression: str, known: Known, seen: Collection[str]) -> list[str]:
+    """Paths of an expression that lead nowhere; `seen` is what it sees."""
+    wrong = [root for root in roots(expression) if root not in seen]
     if wrong:
-        return [f"${{ {expression} }}: there is no .{wrong[0]}: a run has {', '.join(sorted(ROOTS))}"]
+        return [f"${{ {expression} }}: there is no .{wrong[0]}: it sees {', '.join(f'.{one}' for one in sorted(seen))}"]
     path = _PATH.fullmatch(expression.strip())
     if path is None:
         return []
@@ -48,11 +51,11 @@ def _missing(path: "re.Match[str]", known: Known) -> str | None:
         if schema is None:
             return None
         properties = mapping(schema.get("properties"))
-        if not properties or schema.get("$ref") or schema.get("anyOf"):
+        if schema.get("$ref") or schema.get("anyOf") or not (properties or place == "input"):
             return None
         if word not in properties:
             closed = place == "input" or schema.get("additionalProperties") is not True
-            return f"{place} has no {word!r}: it has {', '.join(properties)}" if closed else None
+            return f"{place} has no {word!r}: it has {', '.join(properties) or 'none'}" if closed else None
         place, schema = f"{place}.{word}", mapping(properties[word])
     return None
 
@@ -73,7 +76,7 @@ def result_schema(tool: CatalogTool) -> Mapping[str, Any] | None:
     return schema or None
 
 
-def names_faults(schema: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
+def _names_faults(schema: Mapping[str, Any], given: Mapping[str, Any]) -> Iterator[str]:
     """Names that a schema of an object does not have, or needs."""
     properties = mapping(schema.get("properties"))
     if schema.get("additionalProperties") is False:
@@ -86,10 +89,9 @@ def names_faults(schema: Mapping[str, Any], given: Mapping[str, Any]) -> Iterato
             yield f"argument {name!r} is missing"
 
 
-def argument_faults(tool: CatalogTool, arguments: Mapping[str, Any], known: Known) -> Iterator[str]:
-    """What is wrong with a tool's arguments as far as they are written down."""
-    schema = mapping(tool.definition.get("inputSchema"))
-    yield from (f"{tool.id}: {fault}" for fault in names_faults(schema, arguments))
+def argument_faults(schema: Mapping[str, Any], arguments: Mapping[str, Any], known: Known) -> Iterator[str]:
+    """What is wrong with arguments for an object of that schema, as far as they are written down."""
+    yield from _names_faults(schema, arguments)
     for name, value in arguments.items():
         wanted = mapping(mapping(schema.get("properties")).get(name))
         if not wanted:
@@ -97,27 +99,27 @@ def argument_faults(tool: CatalogTool, arguments: Mapping[str, Any], known: Know
         whole = {**wanted, "$defs": schema.get("$defs", {})}
         if not any(True for _ in expressions(value)):
             if not jsonschema_rs.validator_for(whole, offline=True, validate_formats=False).is_valid(value):
-                yield f"{tool.id}: argument {name!r} does not fit: it is {_types(wanted) or 'another type'}"
+                yield f"argument {name!r} does not fit: it is {_types(wanted) or 'another type'}"
         else:
-            yield from _expression_type(tool, name, value, whole, known)
+            given, takes = _type_of(value, known), _types(wanted)
+            if given and takes and not _fits(given, takes):
+                yield f"argument {name!r} is {takes}, {value} is {given}"
 
 
-def _expression_type(
-    tool: CatalogTool, name: str, value: object, wanted: Mapping[str, Any], known: Known
-) -> Iterator[str]:
-    """The type of a plain path against that of its argument."""
+def _type_of(value: object, known: Known) -> str:
+    """The types that a template with expressions can give, in words; empty where nobody can say."""
     if not isinstance(value, str):
-        return
+        return "array" if isinstance(value, list) else "object"
     pieces = parts(value)
-    path = _PATH.fullmatch(pieces[0][1]) if len(pieces) == 1 and pieces[0][0] else None
+    if len(pieces) > 1:  # text around an expression makes text
+        return "string"
+    path = _PATH.fullmatch(pieces[0][1])
     if path is None:
-        return
+        return ""
     schema, words, _ = _start(path, known)
     for word in words:
         schema = mapping(mapping((schema or {}).get("properties")).get(word))
-    given, takes = _types(schema or {}), _types(wanted)
-    if given and takes and not _fits(given, takes):
-        yield f"{tool.id}: argument {name!r} is {takes}, {value} is {given}"
+    return _types(schema or {})
 
 
 def _types(schema: Mapping[str, Any]) -> str:

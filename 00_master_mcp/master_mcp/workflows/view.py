@@ -5,10 +5,11 @@ from typing import Any
 
 from fleetkit.scrub import scrubber
 from master_mcp.workflows.book import WHOLE
+from master_mcp.workflows.carrying import steps_in
 from master_mcp.workflows.graph import Ask, Graph, Invoke, Listen, Node, Pause, Sub
 from master_mcp.workflows.interpreter import UNDO
 from master_mcp.workflows.library import Entry
-from master_mcp.workflows.record import RunStatus, StepStatus
+from master_mcp.workflows.record import StepStatus
 from master_mcp.workflows.run import Run
 
 _CLASSES = {
@@ -43,7 +44,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 def whole(run: Run, graph: Graph, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One run with its steps: in the order of the definition, carried ones of earlier attempts included."""
-    results = [*map(step, rows), *(_carried(name, content) for name, content in run.carried.items())]
+    results = [*map(step, rows), *(_carried(name, record.as_json()) for name, record in steps_in(run.carried).items())]
     order = {node.name: number for number, node in enumerate(graph.nodes)}
     results.sort(key=lambda one: (order.get(one["name"].removesuffix(UNDO), len(order)), one["name"], one["item"] or 0))
     return {
@@ -78,15 +79,20 @@ def waits_for(run: Run, results: Sequence[Mapping[str, Any]]) -> list[dict[str, 
     found: list[dict[str, Any]] = []
     for one in results:
         if one["status"] == StepStatus.in_doubt:
-            do = f"fleet workflow resume {run.id} --step {one['name']} --outcome done|repeat|failed"
+            item = "" if one["item"] is None else f" --item {one['item']}"
+            do = f"fleet workflow resume {run.id} --step {one['name']}{item} --outcome done|repeat|failed"
+        elif run.ended:
+            continue
         elif one.get("approval_id") and one["status"] == StepStatus.waiting:
             do = f"fleet approvals show {one['approval_id']}"
         elif str(one.get("waits_for", "")).startswith("signal "):
             do = f"fleet workflow signal {run.id} {one['waits_for'].removeprefix('signal ')}"
+        elif str(one.get("waits_for", "")).startswith("run "):
+            do = f"fleet workflow show {one['waits_for'].removeprefix('run ')}"
         else:
             continue
         found.append({"step": one["name"], "item": one["item"], "for": one.get("waits_for"), "do": do})
-    return found if run.status in (RunStatus.waiting, RunStatus.in_doubt, RunStatus.running) else []
+    return found
 
 
 def definition(entry: Entry) -> dict[str, Any]:

@@ -13,6 +13,12 @@ def upgrade() -> None:
     """Create the tables of the workflows; an approval may have a form, and a decision what was filled in."""
     op.add_column("approvals", sa.Column("form", sa.JSON(none_as_null=True)))
     op.add_column("decisions", sa.Column("values", sa.JSON(none_as_null=True)))
+    _create_definitions()
+    _create_runs()
+    _create_steps()
+
+
+def _create_definitions() -> None:
     op.create_table(
         "workflow_definitions",
         sa.Column("name", sa.String, primary_key=True),
@@ -23,6 +29,15 @@ def upgrade() -> None:
         sa.Column("saved_at", sa.Float, nullable=False),
         sa.Column("current", sa.Boolean, nullable=False),
     )
+    op.create_table(
+        "workflow_ticks",
+        sa.Column("name", sa.String, primary_key=True),
+        sa.Column("at", sa.Float, primary_key=True),
+        sa.Column("run_id", sa.String, nullable=False),
+    )
+
+
+def _create_runs() -> None:
     op.create_table(
         "workflow_runs",
         sa.Column("id", sa.String, primary_key=True),
@@ -51,6 +66,9 @@ def upgrade() -> None:
         sa.Column("outputs", sa.JSON(none_as_null=True)),
         sa.UniqueConstraint("caller_id", "key", name="workflow_runs_key"),
     )
+
+
+def _create_steps() -> None:
     op.create_table(
         "workflow_steps",
         sa.Column("run_id", sa.String, primary_key=True),
@@ -85,10 +103,4 @@ def upgrade() -> None:
         sa.Column("content", sa.LargeBinary, nullable=False),
         sa.Column("sha256", sa.String, nullable=False),
         sa.Column("created_at", sa.Float, nullable=False),
-    )
-    op.create_table(
-        "workflow_ticks",
-        sa.Column("name", sa.String, primary_key=True),
-        sa.Column("at", sa.Float, primary_key=True),
-        sa.Column("run_id", sa.String, nullable=False),
     )

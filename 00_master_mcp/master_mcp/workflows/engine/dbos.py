@@ -2,7 +2,8 @@
 
 What this module knows of DBOS beyond its documentation, each with a test that fails when it changes: values are
 JSON, and a stored row that claims to be a pickle is refused; workflows run on the hub's own event loop; the queue on
-which executions are resumed is looked at every `poll_s`. Each start of the process is an executor of its own, so
+which executions are resumed is looked at every `poll_s` while one waits there, and seldom else; the sweep for delays
+and deadlines, which nothing here has, is made seldom. Each start of the process is an executor of its own, so
 that DBOS resumes nothing by itself: the hub knows which of its runs have to go on.
 """
 
@@ -11,11 +12,14 @@ import logging
 import secrets
 from collections.abc import Awaitable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from dbos import DBOS, DBOSConfig, SetWorkflowID
 from dbos import _serialization as formats  # pyright: ignore[reportPrivateUsage] - where pickles are read
+from dbos import _workflow_commands as sweeps  # pyright: ignore[reportPrivateUsage] - how often is no setting
 from dbos._core import WorkflowHandleAsyncTask  # these two are the types of public functions' results
 from dbos._dbos import StepReservation
 from sqlalchemy import event
@@ -32,6 +36,8 @@ APP = "fleet"
 INTERPRETER = "1"  # grows only with an interpreter that cannot replay the journals of the one before
 THREADS = 64
 _UNFINISHED = {"PENDING", "ENQUEUED", "DELAYED"}
+SELDOM = 5  # times `poll_s`: a look each second costs 0.3 % of a core
+SWEEP_S = 30.0  # instead of 1 s, for the same reason
 PATIENCE_S = 5.0  # for executions to end when the hub stops
 
 
@@ -40,10 +46,14 @@ class DbosEngine:
 
     current: "DbosEngine | None" = None
 
-    def __init__(self, body: Body, dbos: DBOS) -> None:
+    def __init__(self, body: Body, dbos: DBOS, database: sa.Engine, poll_s: float) -> None:
         self._body = body
-        self._dbos = dbos
+        self._queue = dbos._registry.get_internal_queue()  # pyright: ignore[reportPrivateUsage] - it takes no setting
+        self._database = database
+        self._poll_s = poll_s
         self._live: dict[str, asyncio.Task[None] | None] = {}
+        self._resumed: set[str] = set()  # what stands in the queue
+        self._look_every(poll_s)
 
     @classmethod
     async def launch(cls, body: Body, url: sa.URL, poll_s: float = 1.0) -> "DbosEngine":
@@ -55,11 +65,16 @@ class DbosEngine:
         _refuse_pickles()
         dbos = DBOS(config=_config(database, url, poll_s))
         dbos._background_event_loop.set_main_loop()  # pyright: ignore[reportPrivateUsage] - launch() runs in a thread, which has no loop
-        queue = dbos._registry.get_internal_queue()  # pyright: ignore[reportPrivateUsage] - it takes no setting
-        queue._polling_interval_sec = poll_s  # pyright: ignore[reportPrivateUsage] - as above
-        engine = cls.current = cls(body, dbos)
+        _ = sweeps._BACKGROUND_JOBS_INTERVAL_SEC  # pyright: ignore[reportPrivateUsage] - raises when it has moved
+        sweeps._BACKGROUND_JOBS_INTERVAL_SEC = SWEEP_S  # pyright: ignore[reportPrivateUsage]
+        engine = cls.current = cls(body, dbos, database, poll_s)
+        launching = asyncio.create_task(asyncio.to_thread(DBOS.launch))
         try:
-            await asyncio.to_thread(DBOS.launch)
+            await asyncio.shield(launching)
+        except asyncio.CancelledError:  # the hub stops: the thread goes on all the same, and then there is an engine
+            await asyncio.wait([launching])
+            await engine.close()
+            raise
         except SQLAlchemyError as error:
             await engine.close()
             raise engines.unavailable(database, error) from error
@@ -70,13 +85,15 @@ class DbosEngine:
         if execution_id in self._live:
             return
         self._live[execution_id] = None
-        with SetWorkflowID(execution_id):
-            handle = await DBOS.start_workflow_async(_execution, execution_id)
-        if isinstance(handle, WorkflowHandleAsyncTask):
-            return
-        if (await handle.get_status()).status in _UNFINISHED:  # begun before: DBOS runs it only when told to
-            await DBOS.resume_workflow_async(execution_id)
-        else:
+        try:  # in a context of its own: to DBOS a step that begins another run would be calling a part of itself
+            begun = await asyncio.create_task(self._begin(execution_id), context=Context())
+        except SQLAlchemyError as error:
+            self._live.pop(execution_id, None)
+            raise engines.unavailable(self._database, error) from error
+        except BaseException:
+            self._live.pop(execution_id, None)
+            raise
+        if not begun:
             self._live.pop(execution_id, None)
 
     async def cancel(self, execution_id: str) -> None:
@@ -85,6 +102,7 @@ class DbosEngine:
         task = self._live.pop(execution_id, None)
         if task is not None:
             task.cancel()
+            await asyncio.wait([task], timeout=PATIENCE_S)  # what it still writes comes before what its caller writes
 
     async def forget(self, execution_ids: Sequence[str]) -> None:
         """See `DurableEngine`."""
@@ -110,6 +128,9 @@ class DbosEngine:
         task = asyncio.current_task()
         assert task is not None
         self._live[execution_id] = task
+        self._resumed.discard(execution_id)
+        if not self._resumed:
+            self._look_every(self._poll_s * SELDOM)
         try:
             await self._body(execution_id, _Journal())
         except Interrupted:
@@ -121,6 +142,22 @@ class DbosEngine:
         finally:
             if self._live.get(execution_id) is task:
                 del self._live[execution_id]
+
+    async def _begin(self, execution_id: str) -> bool:
+        """Have DBOS run an execution; False when it has ended."""
+        with SetWorkflowID(execution_id):
+            handle = await DBOS.start_workflow_async(_execution, execution_id)
+        if isinstance(handle, WorkflowHandleAsyncTask):
+            return True
+        if (await handle.get_status()).status not in _UNFINISHED:
+            return False
+        self._resumed.add(execution_id)  # begun before: DBOS runs it only when told to
+        self._look_every(self._poll_s)
+        await DBOS.resume_workflow_async(execution_id)
+        return True
+
+    def _look_every(self, seconds: float) -> None:
+        self._queue._polling_interval_sec = seconds  # pyright: ignore[reportPrivateUsage] - it takes no setting
 
 
 @DBOS.workflow(name=f"{APP}.run", max_recovery_attempts=None)
@@ -160,6 +197,9 @@ class _Place:
 
 def _sqlite(url: sa.URL) -> sa.Engine:
     """As DBOS opens it, which says BEGIN in its own way, with the journal that makes a step 5 times as quick."""
+    file = Path(str(url.database))
+    file.touch(mode=0o600)
+    file.chmod(0o600)
     database = sa.create_engine(url)
 
     def prepare(connection: Any, _record: object) -> None:
@@ -201,7 +241,9 @@ class _Heard(logging.Handler):
     """What DBOS has to say, in the hub's own log."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        log.warning("workflow.engine", said=record.getMessage().splitlines()[0][:500])
+        said = record.getMessage().splitlines()[0][:500]
+        if not said.startswith("Asyncio task cancelled"):  # which is how a run, or a wait in one, is ended
+            log.warning("workflow.engine", said=said)
 
 
 def _hear_dbos() -> None:
