@@ -61,9 +61,9 @@ def goals(rows: Sequence[Row]) -> list[Goal]:
         for c in dict.fromkeys(row.concurrency for row in rows):
             direct, hub = _pick(rows, "direct", era, c), _pick(rows, "hub-process", era, c)
             if hub and c == 16:
-                found.append(_at_most(f"hub CPU per call, {era}, c=16", hub.hub_cpu_ms_per_call, 1.5, "ms"))
+                found.append(at_most(f"hub CPU per call, {era}, c=16", hub.hub_cpu_ms_per_call, 1.5, "ms"))
             if hub and direct and c == 1:
-                found.append(_at_most(f"added p50, {era}, c=1", hub.p50_ms - direct.p50_ms, 2.0, "ms"))
+                found.append(at_most(f"added p50, {era}, c=1", hub.p50_ms - direct.p50_ms, 2.0, "ms"))
             if hub and direct and c in (16, 64):
                 share = 100 * hub.calls_per_s / direct.calls_per_s
                 found.append(Goal(f"throughput of direct, {era}, c={c}", ">= 70 %", f"{share:.0f} %", share >= 70))
@@ -74,15 +74,16 @@ def _memory_and_start(rows: Sequence[Row]) -> list[Goal]:
     found: list[Goal] = []
     embedded = [row for row in rows if row.target == "hub-embedded"]
     if embedded:
-        found.append(_at_most("RSS embedded, all spokes, after load", max(r.rss_mib for r in embedded), 150, "MiB"))
+        found.append(at_most("RSS embedded, all spokes, after load", max(r.rss_mib for r in embedded), 150, "MiB"))
     starts = {row.target: row.cold_start_s for row in rows if row.cold_start_s}
     peer, hub = starts.get("fastmcp-proxy"), starts.get("hub-embedded")
     if peer and hub:
-        found.append(_at_most("cold start embedded / bare FastMCP proxy", hub / peer, 1.5, "x"))
+        found.append(at_most("cold start embedded / bare FastMCP proxy", hub / peer, 1.5, "x"))
     return found
 
 
-def _at_most(what: str, value: float, limit: float, unit: str) -> Goal:
+def at_most(what: str, value: float, limit: float, unit: str) -> Goal:
+    """A figure that shall not be larger than its limit."""
     return Goal(what, f"<= {limit:g} {unit}", f"{value:.2f} {unit}", value <= limit)
 
 
@@ -109,15 +110,25 @@ def write_json(path: Path, rows: Sequence[Row]) -> None:
 
 def write_markdown(path: Path, rows: Sequence[Row], about: str) -> None:
     """The same two tables for a page of the docs, replacing what stands between the page's markers."""
-    first, last = "<!-- figures -->", "<!-- end of figures -->"
-    verdict = [(g.what, g.limit, g.found, "reached" if g.reached else "missed") for g in goals(rows)]
-    tables = [_markdown(HEAD, map(cells, rows)), _markdown(("figure", "asked", "measured", ""), verdict)]
-    text = "\n\n".join([first, about, *tables, last])
+    write_figures(path, "figures", [about, markdown(HEAD, map(cells, rows)), verdicts(goals(rows))])
+
+
+def verdicts(found: Iterable[Goal]) -> str:
+    """What was asked and what was measured, as a table for a page."""
+    rows = [(g.what, g.limit, g.found, "reached" if g.reached else "missed") for g in found]
+    return markdown(("figure", "asked", "measured", ""), rows)
+
+
+def write_figures(path: Path, name: str, parts: Sequence[str]) -> None:
+    """Replace what stands between the markers `name` of a page."""
+    first, last = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    text = "\n\n".join([first, *parts, last])
     page = path.read_text(encoding="utf-8") if path.exists() else f"{first}{last}\n"
     before, _, rest = page.partition(first)
     path.write_text(before + text + rest.partition(last)[2], encoding="utf-8")
 
 
-def _markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table for a page."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -54,6 +54,10 @@ class Process:
         """How many JSON lines there are so far."""
         return len(self._lines)
 
+    def last(self, lines: int) -> list[Line]:
+        """The last JSON lines, to say what happened."""
+        return self._lines[-lines:]
+
     def until(self, wanted: Callable[[Line], bool], after: int = 0) -> Line:
         """The first line that `wanted` accepts, from line number `after` on, waited for.
 

@@ -1,4 +1,4 @@
-"""The spoke that the benchmarks call: one read tool with an answer of 200 bytes."""
+"""The spoke that the benchmarks call: tools with an answer of 200 bytes, one that reads and one that changes."""
 
 from fleetkit import Spoke
 
