@@ -45,6 +45,9 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.workflow_runs = Counter("mcp_workflow_runs", "Runs by how they ended", ["status"], registry=self.registry)
+        self.workflow_live = Gauge(
+            "mcp_workflow_runs_live", "Runs that have not ended, by how they stand", ["status"], registry=self.registry
+        )
         self.inflight = Gauge("mcp_inflight", "Calls under way at a service", ["service"], registry=self.registry)
 
     def observe(self, service: str, tool: str, outcome: str, seconds: float) -> None:

@@ -130,7 +130,10 @@ class Executor:
             await self._engine.close()
 
     async def _look(self) -> None:
-        for run in await self._store.read(book.live):
+        live = await self._store.read(book.live)
+        for status in LIVE:
+            self._metrics.workflow_live.labels(status.value).set(sum(run.status is status for run in live))
+        for run in live:
             under_way = self._engine.under_way() if self._engine is not None else set[str]()
             if run.execution_id in under_way or run.id in self._admitting:
                 continue
