@@ -237,12 +237,18 @@ def _refuse(_self: object, _text: str) -> None:
     raise ValueError("a row of the workflow database is marked as a pickle: somebody else wrote it, it is not read")
 
 
+_USUAL = (  # what DBOS warns of and happens all the time: a run or a wait ended, a run gone on with
+    "Asyncio task cancelled",
+    "Workflow already exists in queue",
+)
+
+
 class _Heard(logging.Handler):
     """What DBOS has to say, in the hub's own log."""
 
     def emit(self, record: logging.LogRecord) -> None:
         said = record.getMessage().splitlines()[0][:500]
-        if not said.startswith("Asyncio task cancelled"):  # which is how a run, or a wait in one, is ended
+        if not said.startswith(_USUAL):
             log.warning("workflow.engine", said=said)
 
 
