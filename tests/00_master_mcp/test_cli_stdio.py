@@ -13,7 +13,7 @@ import processes
 import pytest
 import sqlalchemy as sa
 from commands import FLEET, Fleet
-from hubs import running_hub
+from hubs import OWN, running_hub
 
 from master_mcp.store import audit
 
@@ -106,7 +106,7 @@ def test_a_stateless_client_needs_no_greeting(hub: processes.Hub) -> None:
         found = client.ask(1, "server/discover", _meta=MODERN)
         called = client.ask(2, "tools/call", name="master_listServices", arguments={}, _meta=MODERN)
     assert "2026-07-28" in found["result"]["supportedVersions"]
-    assert [s["name"] for s in called["result"]["structuredContent"]["result"]] == ["master", "linux_cli"]
+    assert [s["name"] for s in called["result"]["structuredContent"]["result"]] == [*OWN, "linux_cli"]
 
 
 def test_what_was_asked_before_the_client_closed_its_end_is_still_answered(hub: processes.Hub) -> None:

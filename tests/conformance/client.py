@@ -15,7 +15,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from hubs import RunningHub, running_hub, settle
+from hubs import OWN, RunningHub, running_hub, settle
 from wire import Message, SessionClient, accepts
 
 ROW = {"number": 90, "namespace": "suite", "names": "verbatim"}
@@ -44,7 +44,8 @@ async def calls(session: SessionClient) -> list[Message]:
     """What to call: what the suite names, else every listed tool."""
     named: list[Message] = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}").get("toolCalls", [])
     tools = (await session.request("tools/list")).result["tools"]
-    own = [tool for tool in tools if not tool["name"].startswith("master_")]
+    hubs = tuple(f"{name}_" for name in OWN)
+    own = [tool for tool in tools if not tool["name"].startswith(hubs)]
     return named or [
         {"name": tool["name"], "arguments": sample(tool["inputSchema"], own[0]["inputSchema"])} for tool in own
     ]

@@ -33,6 +33,7 @@ def lines(stream: io.StringIO) -> Lines:
 def secret(monkeypatch: pytest.MonkeyPatch) -> str:
     """A value known to be secret for one test."""
     monkeypatch.setattr(scrubber, "_values", {})
+    monkeypatch.setattr(scrubber, "_matcher", None)  # else the one of this test would stay
     scrubber.add(VALUE)
     return VALUE
 

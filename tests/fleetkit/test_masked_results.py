@@ -69,6 +69,7 @@ async def fail(text: str) -> Answer:
 @pytest.fixture
 async def masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[SpokeClient]:
     monkeypatch.setattr(scrubber, "_values", {})
+    monkeypatch.setattr(scrubber, "_matcher", None)  # else the one of this test would stay
     monkeypatch.setattr(scrubber, "_matcher", None)
     async with running(spoke, tmp_path, "masked") as client:
         yield client

@@ -27,7 +27,7 @@ from fleetkit import Spoke, durations, log
 from master_mcp.app import Hub
 from master_mcp.workflows.engine import dbos
 
-HANGS_S = 50  # a life that takes so long does not end any more
+HANGS_S = 110  # a life that takes so long does not end any more
 OWN = ("end.json", "seen.jsonl", "passed.txt")
 
 
