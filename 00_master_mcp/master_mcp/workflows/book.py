@@ -79,11 +79,6 @@ def live(db: sa.Connection) -> list[Run]:
     return [run_of(row) for row in db.execute(query).mappings()]
 
 
-def count(db: sa.Connection, *where: sa.ColumnElement[bool]) -> int:
-    """How many runs meet all conditions."""
-    return int(db.execute(sa.select(sa.func.count()).select_from(runs).where(*where)).scalar_one())
-
-
 def move(db: sa.Connection, run: Run, before: Collection[RunStatus], **values: Any) -> Run | None:
     """Change a run that stands in one of these states in this attempt; None when it does not."""
     row = db.execute(_MOVED_RUN, _change(run, before, values)).mappings().first()

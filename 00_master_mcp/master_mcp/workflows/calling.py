@@ -21,13 +21,13 @@ from master_mcp.workflows.carrying import item_in
 from master_mcp.workflows.expressions import Scope
 from master_mcp.workflows.graph import ONCE, Attempts, Invoke, Probe
 from master_mcp.workflows.ledger import At, Ledger, now
+from master_mcp.workflows.notes import DOOR
 from master_mcp.workflows.record import Fault, StepRecord, StepStatus
 from master_mcp.workflows.results import result_of
 from master_mcp.workflows.rooms import Rooms
 from master_mcp.workflows.run import Run
 from master_mcp.workflows.waiting import until_found
 
-DOOR = "workflow"
 KEY_META = "fleet/idempotency_key"
 WITHDRAWN = "its run has failed meanwhile"
 REPEATED = 3  # attempts at most while a probe says that nothing took effect; then a person is asked

@@ -10,12 +10,13 @@ from fleetkit.errors import Conflict, FleetError, Invalid, Refused, TimedOut
 from master_mcp.approvals.asking import Question
 from master_mcp.approvals.record import Approval, Status
 from master_mcp.workflows import book, schedules
-from master_mcp.workflows.calling import DOOR, WITHDRAWN, Calls, Order
+from master_mcp.workflows.calling import WITHDRAWN, Calls, Order
 from master_mcp.workflows.carrying import HASH, item_in, part_in
 from master_mcp.workflows.expressions import Scope
 from master_mcp.workflows.graph import Ask, Invoke, Listen, Node, Pause, Sub
 from master_mcp.workflows.interpreter import UNDO, Plan
 from master_mcp.workflows.ledger import At, Ledger, now
+from master_mcp.workflows.notes import DOOR
 from master_mcp.workflows.record import OVER, Fault, RunStatus, StepRecord, StepStatus
 from master_mcp.workflows.rooms import Rooms
 from master_mcp.workflows.run import Run, part_id

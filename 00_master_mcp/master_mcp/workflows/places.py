@@ -18,11 +18,6 @@ class Places:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._numbers = itertools.count()
 
-    @property
-    def waiting(self) -> int:
-        """How many wait for a place."""
-        return sum(not future.done() for _, _, future in self._waiting)
-
     @asynccontextmanager
     async def taken(self, priority: int = USUAL) -> AsyncGenerator[None]:
         """A place for the length of a block."""

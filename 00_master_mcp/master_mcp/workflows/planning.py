@@ -13,11 +13,11 @@ from master_mcp.policy.engine import Policy
 from master_mcp.policy.verdict import Effect, Question
 from master_mcp.proxy.request import Assess, ToolCall
 from master_mcp.workflows import types
-from master_mcp.workflows.calling import DOOR
 from master_mcp.workflows.checking import Checked, Checker
 from master_mcp.workflows.expressions import Templates, expressions, results_in, steps_in
 from master_mcp.workflows.graph import Invoke, Node, Sub
 from master_mcp.workflows.library import Library
+from master_mcp.workflows.notes import DOOR
 
 MAX_PLANNED = 200  # items of one loop that a plan names
 MAX_DEPTH = 5  # of workflows in workflows
